@@ -1,0 +1,35 @@
+# Two commands: `make run` styles a clip, `make test` runs every test. Both install what is missing.
+# make run IN=my.mp4 OUT=styled.mp4 STYLE=name   styles one's own clip.
+
+IN    ?=
+OUT   ?= out/styled.mp4
+STYLE ?= starry-night
+CARGO ?= cargo
+export CARGO_INCREMENTAL ?= 0
+
+.PHONY: run test check fmt deps clean
+
+deps:
+	@scripts/install-deps
+
+run: deps
+ifeq ($(strip $(IN)),)
+	@test -f out/clip.mp4 || scripts/make-clip out/clip.mp4
+	$(CARGO) run --release --locked -- run out/clip.mp4 $(OUT) --style $(STYLE)
+else
+	$(CARGO) run --release --locked -- run $(IN) $(OUT) --style $(STYLE)
+endif
+
+test: deps
+	$(CARGO) test --workspace --locked --features faults,train
+
+check: deps fmt
+	$(CARGO) clippy --workspace --all-targets --locked --features faults,train -- -D warnings
+	$(CARGO) test --workspace --locked --features faults,train
+	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,201 @@
+//! The command line, as clap sees it; a contract: options are added, none changes its meaning.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Applies a neural style to every frame of a video; running the same command again resumes.
+#[derive(Debug, Parser)]
+#[command(name = "restyle", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Style a video: INPUT in, OUTPUT out, nothing lost
+    Run(Box<RunArgs>),
+    /// Tell what an input holds
+    Probe(ProbeArgs),
+    /// The styles this build carries
+    Styles(StylesArgs),
+    /// The jobs in the work folder
+    Jobs(JobsArgs),
+    /// Check FFmpeg, codecs, CPU, CUDA and the work folder
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The video: a path or a storage URL (file:)
+    pub(crate) input: String,
+    /// Where the styled video goes: a path or a storage URL; its extension names the container (mp4, mov, mkv, webm)
+    pub(crate) output: String,
+    /// A built-in style (see `restyle styles list`), a .safetensors file, or a storage URL of one
+    #[arg(long, short)]
+    pub(crate) style: Option<String>,
+    /// Where frames are scored: auto, cpu or cuda:N
+    #[arg(long)]
+    pub(crate) device: Option<String>,
+    /// Scorer nodes: a number, or auto
+    #[arg(long, value_parser = parse_workers)]
+    pub(crate) workers: Option<Workers>,
+    /// Folder of the work store, which a resumed run needs [default: state folder after XDG]
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Forget what earlier runs of this job finished
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Replace an OUTPUT that this job did not make
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Plan and check everything, score nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Print one JSON object a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How progress is shown on standard error
+    #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
+    pub(crate) progress: ProgressMode,
+    /// Score at this width in pixels; the output keeps the source's size
+    #[arg(long, value_name = "WIDTH")]
+    pub(crate) size: Option<u32>,
+    /// Video codec: h264, hevc, vp9, av1, ffv1, prores
+    #[arg(long)]
+    pub(crate) codec: Option<String>,
+    /// Quality of the encoder: lower is better and larger
+    #[arg(long)]
+    pub(crate) crf: Option<u32>,
+    /// Speed preset of the encoder
+    #[arg(long)]
+    pub(crate) preset: Option<String>,
+    /// Pixel format of the output in FFmpeg's name [default: the source's]
+    #[arg(long)]
+    pub(crate) pix_fmt: Option<String>,
+    /// Fail where something cannot be carried over, instead of warning
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Repeat the nearest good frame for damaged ones, instead of failing
+    #[arg(long)]
+    pub(crate) conceal: bool,
+    /// A TOML file with defaults for these options
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// `--workers`: a count or the pipeline's own choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workers {
+    Auto,
+    Count(usize),
+}
+
+fn parse_workers(said: &str) -> Result<Workers, String> {
+    match said {
+        "auto" => Ok(Workers::Auto),
+        _ => said.parse().map(Workers::Count).map_err(|_| "expected a number or auto".to_owned()),
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal, plain lines elsewhere
+    Auto,
+    /// Plain lines
+    Plain,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The video: a path or a storage URL
+    pub(crate) input: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StylesArgs {
+    #[command(subcommand)]
+    pub(crate) verb: StylesVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StylesVerb {
+    /// List the built-in styles
+    List {
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one style: network, parameters, digest, card
+    Show {
+        /// A built-in name or a .safetensors file
+        style: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Load every built-in style and check its digest
+    Verify,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobsArgs {
+    #[command(subcommand)]
+    pub(crate) verb: JobsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JobsVerb {
+    /// List the jobs and how far they are
+    List {
+        /// Folder of the work store
+        #[arg(long, value_name = "FOLDER")]
+        work_dir: Option<PathBuf>,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete finished jobs' records, and with --all unfinished work too
+    Prune {
+        /// Folder of the work store
+        #[arg(long, value_name = "FOLDER")]
+        work_dir: Option<PathBuf>,
+        /// Delete unfinished jobs as well: their frames will be scored again
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Folder of the work store
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) work_dir: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

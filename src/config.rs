@@ -1,0 +1,177 @@
+//! Configuration in two layers: a raw mirror of file and flags, and a checked type whose existence proves it valid.
+
+use crate::error::{Error, ErrorKind};
+use restyle_models::device::DeviceChoice;
+use serde::Deserialize;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// What a file or the flags say, unchecked; `None` means not said. Unknown keys are refused.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RawConfig {
+    /// Built-in style name, `.safetensors` file or storage URL.
+    pub style: Option<String>,
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: Option<String>,
+    /// Number of scorer nodes.
+    pub workers: Option<usize>,
+    /// Folder of the work store.
+    pub work_dir: Option<PathBuf>,
+    /// Width in pixels at which frames are scored.
+    pub size: Option<u32>,
+    /// Video codec of the output.
+    pub codec: Option<String>,
+    /// Constant rate factor of the encoder.
+    pub crf: Option<u32>,
+    /// Speed preset of the encoder.
+    pub preset: Option<String>,
+    /// Pixel format of the output, in FFmpeg's name.
+    pub pix_fmt: Option<String>,
+    /// Whether what cannot be carried over is an error.
+    pub strict: Option<bool>,
+    /// Whether damaged frames are replaced by their nearest good neighbour.
+    pub conceal: Option<bool>,
+}
+
+impl RawConfig {
+    /// Reads a TOML file's text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] with the line when the text is not TOML, or names a key that does not exist.
+    pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
+        toml::from_str(text)
+            .map_err(|e| Error::new(ErrorKind::Configuration, format!("{origin}: {}", e.to_string().trim())))
+    }
+
+    /// Fills what `self` leaves unsaid from `below`.
+    #[must_use]
+    pub fn or(self, below: Self) -> Self {
+        Self {
+            style: self.style.or(below.style),
+            device: self.device.or(below.device),
+            workers: self.workers.or(below.workers),
+            work_dir: self.work_dir.or(below.work_dir),
+            size: self.size.or(below.size),
+            codec: self.codec.or(below.codec),
+            crf: self.crf.or(below.crf),
+            preset: self.preset.or(below.preset),
+            pix_fmt: self.pix_fmt.or(below.pix_fmt),
+            strict: self.strict.or(below.strict),
+            conceal: self.conceal.or(below.conceal),
+        }
+    }
+
+    /// Checks every value and fills the defaults.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] naming the value, its range and where it comes from.
+    pub fn check(self) -> Result<(Config, JobOptions), Error> {
+        let device = match self.device.as_deref() {
+            None => DeviceChoice::auto(),
+            Some(said) => DeviceChoice::parse(said).map_err(|e| Error::new(ErrorKind::Device, e.to_string()))?,
+        };
+        let workers = match self.workers {
+            None => None,
+            Some(n) if n > WORKERS_MAX => return Err(out_of_range("workers", n, 1, WORKERS_MAX)),
+            Some(n) => Some(NonZeroUsize::new(n).ok_or_else(|| out_of_range("workers", n, 1, WORKERS_MAX))?),
+        };
+        if let Some(width) = self.size
+            && !(SIZE_MIN..=SIZE_MAX).contains(&width)
+        {
+            return Err(out_of_range("size", width, SIZE_MIN, SIZE_MAX));
+        }
+        let config = Config { device, workers, work_dir: self.work_dir.map_or_else(default_work_dir, Ok)? };
+        let options = JobOptions {
+            style: self.style,
+            size: self.size,
+            codec: self.codec,
+            crf: self.crf,
+            preset: self.preset,
+            pix_fmt: self.pix_fmt,
+            strict: self.strict.unwrap_or(false),
+            conceal: self.conceal.unwrap_or(false),
+        };
+        Ok((config, options))
+    }
+}
+
+const WORKERS_MAX: usize = 256;
+const SIZE_MIN: u32 = 32;
+const SIZE_MAX: u32 = 8192;
+
+fn out_of_range(name: &str, value: impl std::fmt::Display, low: impl std::fmt::Display, high: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Configuration, format!("{name} is {value}, expected {low} to {high}"))
+}
+
+/// How this process behaves: nothing in here changes a pixel of any output.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The device that scores.
+    pub device: DeviceChoice,
+    /// Scorer nodes; `None` lets the pipeline choose from cores and frame size.
+    pub workers: Option<NonZeroUsize>,
+    /// Folder of the work store, created when missing.
+    pub work_dir: PathBuf,
+}
+
+/// What a job is, apart from its input and output: every field may change the output and is part of the job's id.
+#[derive(Debug, Clone, Default)]
+pub struct JobOptions {
+    /// Built-in style name, `.safetensors` file or storage URL.
+    pub style: Option<String>,
+    /// Width in pixels at which frames are scored; `None` is the source's own.
+    pub size: Option<u32>,
+    /// Video codec; `None` is the container's default.
+    pub codec: Option<String>,
+    /// Constant rate factor; `None` is the codec's default.
+    pub crf: Option<u32>,
+    /// Encoder preset; `None` is the codec's default.
+    pub preset: Option<String>,
+    /// Output pixel format; `None` keeps the source's.
+    pub pix_fmt: Option<String>,
+    /// Whether what cannot be carried over is an error instead of a warning.
+    pub strict: bool,
+    /// Whether damaged frames are concealed instead of failing the job.
+    pub conceal: bool,
+}
+
+/// Returns the state folder after the XDG base directory specification: `$XDG_STATE_HOME/restyle`, else `~/.local/state/restyle`.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] when neither variable is set to an absolute path.
+pub fn default_work_dir() -> Result<PathBuf, Error> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|state| state.join("restyle"))
+        .ok_or_else(|| Error::new(ErrorKind::Configuration, "neither XDG_STATE_HOME nor HOME is set: name a work folder with --work-dir"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = RawConfig::from_toml("size = 320\nworkers = 3", "f.toml").unwrap();
+        let flags = RawConfig { size: Some(640), ..RawConfig::default() };
+        let merged = flags.or(file);
+        assert_eq!((merged.size, merged.workers), (Some(640), Some(3)));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = RawConfig::from_toml("sise = 320", "f.toml").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("sise"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for text in ["size = 1", "workers = 0", "workers = 1000"] {
+            let raw = RawConfig::from_toml(text, "f.toml").unwrap();
+            assert_eq!(raw.check().unwrap_err().kind(), ErrorKind::Configuration, "{text}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What a job tells while it runs; the JSON lines of the command are these events.
+
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Version of the event schema; a field may be added, none changes its meaning.
+pub const SCHEMA: u32 = 1;
+
+/// One thing that happened to a job.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The plan stands and is durable; work begins.
+    Planned(Planned),
+    /// Where the job is; sent a few times a second at most.
+    Progress(Progress),
+    /// Something a person should know that does not stop the job.
+    Warning {
+        /// What, where, and what was done about it.
+        message: String,
+    },
+    /// The output stands at OUTPUT; the last event of a job that succeeded.
+    Finished(Finished),
+    /// The job ended without an output; the last event of a job that did not.
+    Failed(Failed),
+}
+
+/// A plan, as told to people and programs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Planned {
+    /// The job's id, 64 hexadecimal digits.
+    pub job: String,
+    /// What the input holds in frames, as its container tells; exact only at the end.
+    pub frames_about: Option<u64>,
+    /// Frames that finished segments of an earlier run already cover.
+    pub frames_reused: u64,
+    /// Segments that an earlier run finished.
+    pub segments_reused: u64,
+    /// Scorer nodes that will run.
+    pub workers: usize,
+    /// The device that scores.
+    pub device: String,
+    /// Output width and height in pixels.
+    pub size: (u32, u32),
+    /// Encoder and pixel format of the output.
+    pub encoder: String,
+    /// Where the work store of the job lies.
+    pub work: PathBuf,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Progress {
+    /// Frames encoded into segments or on their way there, reused ones included.
+    pub frames_done: u64,
+    /// The number of frames the input is expected to have.
+    pub frames_about: Option<u64>,
+    /// Frames a second, of this run alone.
+    pub fps: f64,
+    /// Seconds of video done for every second that passed.
+    pub speed: Option<f64>,
+    /// Seconds that the rest will take at this pace.
+    pub eta_seconds: Option<f64>,
+    /// What the job is doing: `scoring`, `joining`, `publishing`.
+    pub phase: &'static str,
+}
+
+/// A job that succeeded.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finished {
+    /// The job's id.
+    pub job: String,
+    /// Frames of the output.
+    pub frames: u64,
+    /// Frames that this run scored and that are in the output.
+    pub frames_scored: u64,
+    /// Frames taken from an earlier run; `frames_scored + frames_reused = frames`.
+    pub frames_reused: u64,
+    /// Frames that were scored before, lost, and scored again by this run.
+    pub frames_rescored: u64,
+    /// Segments of the output.
+    pub segments: u64,
+    /// Segments taken from an earlier run.
+    pub segments_reused: u64,
+    /// Wall time of this run.
+    pub wall_seconds: f64,
+    /// Frames scored a second of wall time.
+    pub fps: f64,
+    /// Where the output is.
+    pub output: String,
+    /// Bytes of the output.
+    pub bytes: u64,
+    /// blake3 of the output, hexadecimal.
+    pub blake3: String,
+    /// True when an earlier run had done everything and this one did nothing.
+    pub nothing_to_do: bool,
+    /// Seconds spent in calls of the work store.
+    pub ledger_seconds: f64,
+}
+
+/// A job that failed or was stopped.
+#[derive(Debug, Clone, Serialize)]
+pub struct Failed {
+    /// The job's id, where it came so far.
+    pub job: Option<String>,
+    /// The stable kind.
+    pub kind: &'static str,
+    /// One line for people.
+    pub message: String,
+    /// The frames concerned, 0-based.
+    pub frames: Vec<u64>,
+    /// Whether the same command continues where this one ended.
+    pub resumable: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_carry_their_name() {
+        let line = serde_json::to_value(Event::Warning { message: "x".into() }).unwrap();
+        assert_eq!(line, serde_json::json!({"event": "warning", "message": "x"}));
+    }
+}
