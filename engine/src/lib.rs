@@ -20,6 +20,7 @@
 //! | [`worker`] | the loop of a scoring thread | yes |
 //! | [`supervise`] | restarts, hang detection, pre-emption; alone names actix | handles |
 //! | [`fault`] | named fault points for rehearsals (feature `faults`) | by script |
+//! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L18 | by store |
 //! | [`metrics`] | counters as named samples | no |
 //!
 //! # Glossary
@@ -41,6 +42,7 @@ pub mod cancel;
 pub mod clock;
 pub mod credit;
 pub mod item;
+pub mod ledger;
 pub mod link;
 pub mod stage;
 mod sync;

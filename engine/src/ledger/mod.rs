@@ -1,0 +1,57 @@
+//! The one mechanism: immutable, checksummed objects in a store are the only truth about a job.
+//!
+//! ```text
+//! jobs/<id>/job.json          what was asked, before the job is acknowledged
+//! jobs/<id>/plan.json         how it is done; its digest is sealed into everything made for it
+//! jobs/<id>/s/<k>/seg         a finished segment
+//! jobs/<id>/s/<k>/try-n, fail-n, dead    attempts begun, explained, given up
+//! jobs/<id>/publish.json      the output is about to be put at its place
+//! jobs/<id>/out.json          the output stands; garbage may go
+//! ```
+//! `name.1`, `name.2`, ... are further generations of an object whose earlier ones were found invalid.
+//!
+//! What is absent: nothing here keeps state between calls, knows a clock, or decides by what another
+//! process is believed to do. Queues, leases and progress live elsewhere and may be lost.
+//!
+//! # Invariants held here
+//!
+//! - **L10** Of any number of racing creates of one object exactly one wins; the others take its result.
+//! - **L11** Bytes from a store are used only after their seal, kind, job, plan and place were verified.
+//! - **L12** Todo = plan - done: finished segments and runs partition the stream.
+//! - **L13** An invalid object is neither removed nor overwritten: the next generation takes its place.
+//! - **L14** Valid objects for the same work agree; a difference ends the job instead of mixing results.
+//! - **L15** Pre-emptions, and deaths with progress, never count against a segment.
+//! - **L16** After two deaths that count, a segment runs alone.
+//! - **L17** Three strikes put a segment into quarantine; a new run lifts it.
+//! - **L18** Garbage goes only after a valid output record stands.
+
+pub mod attempts;
+pub mod chain;
+mod digest;
+mod error;
+mod generation;
+mod history;
+pub mod keys;
+#[allow(clippy::module_inception)]
+mod ledger;
+pub mod object;
+mod plan;
+pub mod record;
+mod segments;
+pub mod store;
+
+pub use attempts::{AttemptBegun, AttemptEnd, Attempted, Quarantine, SegmentHistory, Verdict};
+pub use chain::{Anchor, Contradiction, Resume, Run, SegmentHeader, Todo, todo};
+pub use digest::{Digest, NotHex, SourceHash};
+pub use error::{LedgerError, LedgerErrorKind};
+pub use generation::{GENERATIONS_MAX, Standing};
+pub use ledger::{Garbage, Ledger, PublishedOutput};
+pub use object::{ObjectKind, Rejection};
+pub use plan::Statement;
+pub use segments::{LoadedSegment, Scan, SegmentLedger};
+pub use store::{
+    Creation, MemoryStore, ObjectEntry, ObjectLog, ObjectStore, StoreError, StoreErrorKind, StoreOperation,
+};
+
+#[cfg(test)]
+mod tests;
