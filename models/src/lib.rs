@@ -1,1 +1,13 @@
-//! models
+//! Style networks and pixel planes: what turns one decoded picture into one stylized picture.
+//!
+//! The crate knows tensors, weights and planes of samples. It knows no file but the bytes of a weights
+//! file, no video, no queue and no supervisor; it opens nothing and starts no thread but the few that a
+//! model was told to use. `unsafe` lives in [`kernels`] alone.
+//!
+//! Reading order: [`pixels`] (what a picture is), [`weights`] (what a style file holds), [`style`] (the trait that
+//! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes).
+
+pub mod error;
+pub mod pixels;
+
+pub use error::{ModelError, ModelErrorKind};
