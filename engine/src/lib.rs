@@ -15,6 +15,7 @@
 //! | [`link`] | bounded hop between two threads | `send`, `recv` |
 //! | [`steal`] | pool of items that workers share and steal from | `Member::take` |
 //! | [`lease`] | right to work on an item: committed or given back | no |
+//! | [`progress`] | how a worker shows that it is alive | no |
 //! | [`reorder`] | puts items back in order within a window | no |
 //! | [`stage`] | what a stage implements; the status that decides a retry | by stage |
 //! | [`worker`] | the loop of a scoring thread | yes |
@@ -41,16 +42,32 @@
 pub mod cancel;
 pub mod clock;
 pub mod credit;
+pub mod error;
+pub mod fault;
 pub mod item;
+pub mod lease;
 pub mod ledger;
 pub mod link;
+pub mod metrics;
+pub mod progress;
+pub mod reorder;
+pub mod signal;
 pub mod stage;
+pub mod steal;
 mod sync;
 mod wake;
+pub mod worker;
 
 pub use cancel::{CancelToken, Cancelled};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use credit::{Credit, CreditLimit, CreditStats, Credits};
+pub use error::{EngineError, EngineErrorKind};
 pub use item::{Attempt, Generation, Item, ItemId, ItemIndex, JobId, SegmentIndex};
+pub use lease::{Blame, Lease, Revoked};
 pub use link::{LinkProbe, LinkReceiver, LinkSender, LinkStats, link};
+pub use progress::Progress;
+pub use reorder::Reorder;
+pub use signal::{Signal, SignalState};
 pub use stage::{Stage, StageError, Status};
+pub use steal::{Member, Poisoned, Pool, PoolConfig, PoolStats, Taken};
+pub use worker::{ExitReason, NodeId, WorkerContext, work};

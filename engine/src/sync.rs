@@ -38,6 +38,10 @@ mod plain {
             self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
         }
 
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
         pub(crate) fn notify_all(&self) {
             self.0.notify_all();
         }
@@ -151,6 +155,13 @@ mod switched {
                     MutexGuard::Model(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner))
                 }
                 _ => panic!("a lock made inside a model met one made outside"),
+            }
+        }
+
+        pub(crate) fn notify_one(&self) {
+            match self {
+                Condvar::Plain(condvar) => condvar.notify_one(),
+                Condvar::Model(condvar) => condvar.notify_one(),
             }
         }
 
