@@ -4,6 +4,7 @@
 //! jobs/<id>/job.json          what was asked, before the job is acknowledged
 //! jobs/<id>/plan.json         how it is done; its digest is sealed into everything made for it
 //! jobs/<id>/s/<k>/seg         a finished segment
+//! jobs/<id>/s/<k>/pack-*     finished items of a segment that is not finished; removed at its commit
 //! jobs/<id>/s/<k>/try-n, fail-n, dead    attempts begun, explained, given up
 //! jobs/<id>/publish.json      the output is about to be put at its place
 //! jobs/<id>/out.json          the output stands; garbage may go
@@ -35,6 +36,8 @@ pub mod keys;
 #[allow(clippy::module_inception)]
 mod ledger;
 pub mod object;
+pub mod pack;
+mod packs;
 mod plan;
 pub mod record;
 mod segments;
@@ -47,11 +50,15 @@ pub use error::{LedgerError, LedgerErrorKind};
 pub use generation::{GENERATIONS_MAX, Standing};
 pub use ledger::{Garbage, Ledger, PublishedOutput};
 pub use object::{ObjectKind, Rejection};
+pub use pack::PackedItem;
+pub use packs::{Adopted, AdoptedItem, PackPolicy, PackWriter};
 pub use plan::Statement;
 pub use segments::{LoadedSegment, Scan, SegmentLedger};
 pub use store::{
     Creation, MemoryStore, ObjectEntry, ObjectLog, ObjectStore, StoreError, StoreErrorKind, StoreOperation,
 };
 
+#[cfg(test)]
+mod pack_tests;
 #[cfg(test)]
 mod tests;

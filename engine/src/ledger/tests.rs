@@ -9,18 +9,18 @@ use super::chain::tests::stream;
 use super::*;
 use crate::item::{ItemIndex, JobId, SegmentIndex};
 
-fn ledger(store: &MemoryStore) -> Ledger {
+pub(super) fn ledger(store: &MemoryStore) -> Ledger {
     Ledger::new(Arc::new(store.clone()), JobId::new([1; 32]), "w1")
 }
 
-fn planned(store: &MemoryStore) -> SegmentLedger {
+pub(super) fn planned(store: &MemoryStore) -> SegmentLedger {
     let ledger = ledger(store);
     ledger.open_or_create_job(&json!({"input": "a.mp4"})).unwrap();
     let plan = ledger.fix_plan(&json!({"crf": 18})).unwrap().value;
     ledger.segments(&plan)
 }
 
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     format!("{}{name}", keys::job_prefix(&JobId::new([1; 32])))
 }
 
