@@ -1,3 +1,20 @@
-//! actors
+//! The stages of a styling job: source, decode, encode, join, publish, on FFmpeg and opendal.
+//!
+//! In data-flow order: a [`Location`] is opened as a [`Blob`], whose [`SourceInfo`] tells what it holds and whose frames come as
+//! [`DecodedFrame`]s. This crate never decides *when* something runs: threads, queues and retries belong to the
+//! engine. Nothing outside [`mod@ffmpeg`] calls FFmpeg, and nothing else here is `unsafe`.
 
+pub mod error;
+pub mod ffmpeg;
+pub mod frame;
 pub mod ledger_store;
+pub mod source_info;
+pub mod storage;
+
+pub use error::{ActorError, ErrorKind, Result};
+pub use frame::{Anchor, DecodedFrame, picture_hash};
+pub use source_info::{
+    AudioInfo, ChapterInfo, ColourTags, ContentLight, HdrInfo, MasteringDisplay, Orientation, Rational, SourceInfo,
+    StreamInfo, StreamKind, VideoInfo,
+};
+pub use storage::{Blob, Location, SourceIdentity};

@@ -1,0 +1,171 @@
+//! Why a stage could not do its work: a kind to match, a status that decides retry, one line for people.
+//!
+//! Messages are lowercase without a full stop and say what was expected, what came, where, and what to do. They never
+//! carry credentials.
+
+use restyle_engine::Status;
+
+/// Result of everything in this crate that the world can make fail.
+pub type Result<T, E = ActorError> = std::result::Result<T, E>;
+
+/// What went wrong, coarse enough to act on; stable, and mapped to exit codes by the root crate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The input is missing, cut short, or not something that can be decoded.
+    InputUnreadable,
+    /// The input is readable but not accepted: a playlist, absurd dimensions, too many streams.
+    InputRefused,
+    /// The input was replaced, grown or touched since the job began.
+    InputChanged,
+    /// The request makes no sense: an output that stands already, clashing options.
+    Usage,
+    /// A setting that this build cannot serve.
+    Config,
+    /// A store or folder failed.
+    Storage,
+    /// No room is left where something has to be written.
+    DiskFull,
+    /// Frames of the source are damaged and concealment was not asked for.
+    Damaged,
+    /// A codec or muxer failed on data that it should take.
+    Codec,
+    /// A device is not there or was lost.
+    Device,
+    /// The work was told to stop.
+    Cancelled,
+}
+
+/// A stage's failure.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ActorError {
+    /// The input is missing, cut short, or not something that can be decoded.
+    #[error("{0}")]
+    InputUnreadable(String),
+    /// The input is readable but not accepted.
+    #[error("{0}")]
+    InputRefused(String),
+    /// The input was replaced, grown or touched since the job began.
+    #[error("{0}")]
+    InputChanged(String),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// A setting that this build cannot serve.
+    #[error("{0}")]
+    Config(String),
+    /// A store or folder failed; `transient` says that the same call may succeed later.
+    #[error("{message}")]
+    Storage {
+        /// What failed and where.
+        message: String,
+        /// Whether trying again is worth it.
+        transient: bool,
+    },
+    /// No room is left where something has to be written.
+    #[error("{0}")]
+    DiskFull(String),
+    /// Frames of the source are damaged and concealment was not asked for.
+    #[error("{message}")]
+    Damaged {
+        /// Global indices of the damaged frames, counted from the first frame that is delivered.
+        frames: Vec<u64>,
+        /// What was found and what to do.
+        message: String,
+    },
+    /// A codec or muxer failed on data that it should take.
+    #[error("{0}")]
+    Codec(String),
+    /// A device is not there or was lost; the process that holds it should end.
+    #[error("{0}")]
+    Device(String),
+    /// The work was told to stop.
+    #[error("cancelled before it was finished")]
+    Cancelled,
+}
+
+impl ActorError {
+    /// Builds a storage error that is not worth trying again.
+    #[must_use]
+    pub fn storage(message: impl Into<String>) -> Self {
+        Self::Storage { message: message.into(), transient: false }
+    }
+
+    /// Maps an I/O error of a *write* side: a full disk keeps its own kind, interruptions are transient.
+    #[must_use]
+    pub fn from_write(what: &str, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let message = format!("{what}: {error}");
+        match error.kind() {
+            Io::StorageFull | Io::QuotaExceeded => {
+                Self::DiskFull(format!("{message}; free some room and run the same command again"))
+            }
+            Io::Interrupted | Io::TimedOut | Io::WouldBlock => Self::Storage { message, transient: true },
+            _ => Self::Storage { message, transient: false },
+        }
+    }
+
+    /// Returns the kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InputUnreadable(_) => ErrorKind::InputUnreadable,
+            Self::InputRefused(_) => ErrorKind::InputRefused,
+            Self::InputChanged(_) => ErrorKind::InputChanged,
+            Self::Usage(_) => ErrorKind::Usage,
+            Self::Config(_) => ErrorKind::Config,
+            Self::Storage { .. } => ErrorKind::Storage,
+            Self::DiskFull(_) => ErrorKind::DiskFull,
+            Self::Damaged { .. } => ErrorKind::Damaged,
+            Self::Codec(_) => ErrorKind::Codec,
+            Self::Device(_) => ErrorKind::Device,
+            Self::Cancelled => ErrorKind::Cancelled,
+        }
+    }
+
+    /// Returns what a supervisor may do about it.
+    ///
+    /// Only transient storage errors are worth trying again as they are; damage condemns its frames alone, a lost
+    /// device the process, everything else the worker that met it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Storage { transient: true, .. } => Status::Transient,
+            Self::Damaged { .. } => Status::Poison,
+            Self::Device(_) => Status::DeviceLost,
+            _ => Status::Fatal,
+        }
+    }
+
+    /// Returns the global indices of the frames concerned; empty where the error is not about frames.
+    #[must_use]
+    pub fn frames(&self) -> &[u64] {
+        match self {
+            Self::Damaged { frames, .. } => frames,
+            _ => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_disk_keeps_its_kind() {
+        let error = ActorError::from_write("cannot write x", &std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        let error =
+            ActorError::from_write("cannot write x", &std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        assert_eq!(error.kind(), ErrorKind::Storage);
+    }
+
+    #[test]
+    fn damage_names_its_frames() {
+        let error = ActorError::Damaged { frames: vec![3, 4], message: "frames 3 and 4 are damaged".into() };
+        assert_eq!(error.frames(), [3, 4]);
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+    }
+}

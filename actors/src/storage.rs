@@ -1,0 +1,488 @@
+//! Where inputs and outputs lie, and ranged reads that notice when the object is no longer the one that was planned.
+//!
+//! A [`Location`] is parsed once and never prints credentials. A [`Blob`] is one object opened for reading: it is never
+//! held whole, every read is a range, and after every read the object's identity is looked at again, so that bytes of two
+//! versions never mix.
+
+use std::fmt;
+use std::future::Future;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use opendal::{Operator, Reader};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ActorError, Result};
+
+/// Bytes at each end that the identity's digest covers.
+const DIGEST_BYTES: u64 = 1 << 20;
+
+/// Where an object lies.
+#[derive(Clone)]
+pub enum Location {
+    /// A path of the local file system.
+    File(PathBuf),
+    /// A key in a memory service; for tests and embedders.
+    Memory {
+        /// The service that holds it.
+        store: MemoryStore,
+        /// The key in it.
+        key: String,
+    },
+    /// An object store that is named but not served by this build.
+    Remote {
+        /// "s3", "azblob" or "gs".
+        scheme: String,
+        /// Bucket and key, without credentials or query.
+        path: String,
+    },
+}
+
+/// A memory service of opendal that several locations can share.
+#[derive(Clone)]
+pub struct MemoryStore(Operator);
+
+impl MemoryStore {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// `Config` when opendal refuses to build it.
+    pub fn new() -> Result<Self> {
+        let operator = Operator::new(opendal::services::Memory::default())
+            .map_err(|e| ActorError::Config(format!("cannot make a memory service: {e}")))?;
+        Ok(Self(operator))
+    }
+
+    /// Puts an object, replacing what was there. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        block_on(async move { operator.write(&path, bytes).await })?
+            .map(|_| ())
+            .map_err(|e| ActorError::storage(format!("cannot write memory:{key}: {e}")))
+    }
+
+    /// Names an object of this service.
+    #[must_use]
+    pub fn location(&self, key: &str) -> Location {
+        Location::Memory { store: self.clone(), key: key.to_owned() }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl Location {
+    /// Parses a path or a URL of the schemes `file:`, `s3:`, `azblob:`, `gs:`.
+    ///
+    /// A text without one of these schemes is a path, whatever it looks like. Object stores are parsed so that messages
+    /// can name them; this build serves none.
+    ///
+    /// # Errors
+    /// `Usage` for an empty text, a `file:` URL with a host, or a URL of a scheme that nothing here serves.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(ActorError::Usage("expected a path or a storage url, got an empty text".to_owned()));
+        }
+        let scheme = text.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        match scheme {
+            Some((scheme, rest)) if scheme == "file" => parse_file_url(text, rest),
+            Some((scheme, rest)) if matches!(scheme.as_str(), "s3" | "azblob" | "gs") => {
+                Ok(Self::Remote { scheme, path: without_secrets(rest) })
+            }
+            Some((scheme, rest)) if rest.starts_with("//") && is_scheme(&scheme) && !Path::new(text).exists() => {
+                Err(ActorError::Usage(format!(
+                    "storage scheme {scheme}: is not served; give a path or a file:, s3:, azblob: or gs: url"
+                )))
+            }
+            _ => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+
+    /// Returns the path where this is a local file.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Returns the file extension in lower case, without the dot.
+    #[must_use]
+    pub fn extension(&self) -> Option<String> {
+        let path = match self {
+            Self::File(path) => path.as_path(),
+            Self::Memory { key, .. } => Path::new(key),
+            Self::Remote { path, .. } => Path::new(path),
+        };
+        path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase())
+    }
+}
+
+fn parse_file_url(text: &str, rest: &str) -> Result<Location> {
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(after) => {
+            let path = after.strip_prefix("localhost").unwrap_or(after);
+            if !path.starts_with('/') {
+                return Err(ActorError::Usage(format!(
+                    "a file url names no host but localhost, got {text}; write file:///absolute/path"
+                )));
+            }
+            path
+        }
+    };
+    let path = percent_decoded(path)
+        .filter(|bytes| !bytes.is_empty() && !bytes.contains(&0))
+        .ok_or_else(|| ActorError::Usage(format!("cannot read {text} as a file url; write file:///absolute/path")))?;
+    use std::os::unix::ffi::OsStringExt as _;
+    Ok(Location::File(PathBuf::from(std::ffi::OsString::from_vec(path))))
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok())?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    Some(bytes)
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.len() > 1 && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// Cuts query and user part off what follows a URL's scheme.
+fn without_secrets(rest: &str) -> String {
+    let path = rest.trim_start_matches('/').split(['?', '#']).next().unwrap_or_default();
+    match path.split_once('/') {
+        Some((host, key)) => format!("{}/{key}", host.rsplit('@').next().unwrap_or_default()),
+        None => path.rsplit('@').next().unwrap_or_default().to_owned(),
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Memory { key, .. } => write!(f, "memory:{key}"),
+            Self::Remote { scheme, path } => write!(f, "{scheme}://{path}"),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
+
+/// What tells one version of an object from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// Where it lies, without credentials.
+    pub url: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// What the store says about this version.
+    pub version: ObjectVersion,
+    /// blake3 of the first and last MiB (of everything where the object is shorter than both), in hex.
+    pub ends_digest: String,
+}
+
+/// What a store says about one version of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectVersion {
+    /// A local file.
+    File {
+        /// Device number.
+        device: u64,
+        /// Inode number.
+        inode: u64,
+        /// Time of the last change to the content, in nanoseconds since 1970.
+        mtime_ns: i128,
+    },
+    /// An object of a store, by whatever it offers.
+    Object {
+        /// Entity tag.
+        etag: Option<String>,
+        /// Version id.
+        version: Option<String>,
+        /// Time of the last change, as the store writes it.
+        last_modified: Option<String>,
+    },
+}
+
+/// One object opened for reading.
+///
+/// Reads block the calling thread; they run on a small runtime of this crate, so they may be called from any thread
+/// that may block, inside another runtime's `spawn_blocking` too.
+pub struct Blob {
+    location: Location,
+    operator: Operator,
+    key: String,
+    reader: Reader,
+    identity: SourceIdentity,
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl Blob {
+    /// Opens an object and takes its identity; reads its first and last MiB. Blocks.
+    ///
+    /// # Errors
+    /// `InputUnreadable` where there is no such object or it may not be read, `InputRefused` for folders, devices,
+    /// pipes and empty objects, `Config` for stores that this build does not serve.
+    pub fn open(location: &Location) -> Result<Self> {
+        let (operator, key, size) = match location {
+            Location::File(path) => open_local(path)?,
+            Location::Memory { store, key } => {
+                let (operator, path) = (store.0.clone(), key.clone());
+                let metadata = block_on(async move { operator.stat(&path).await })?
+                    .map_err(|e| unreadable(location, &e.to_string()))?;
+                (store.0.clone(), key.clone(), metadata.content_length())
+            }
+            Location::Remote { scheme, .. } => return Err(not_served(location, scheme)),
+        };
+        if size == 0 {
+            return Err(ActorError::InputUnreadable(format!("input {location} is empty (0 bytes); give a video file")));
+        }
+        let (for_reader, path) = (operator.clone(), key.clone());
+        let reader = block_on(async move { for_reader.reader(&path).await })?
+            .map_err(|e| unreadable(location, &e.to_string()))?;
+        let version = observe_version(location, &operator, &key)?
+            .ok_or_else(|| unreadable(location, "it vanished while it was opened"))?;
+        let identity =
+            SourceIdentity { url: location.to_string(), size, version: version.0, ends_digest: String::new() };
+        let mut blob = Self { location: location.clone(), operator, key, reader, identity };
+        blob.identity.ends_digest = blob.digest_ends()?;
+        Ok(blob)
+    }
+
+    /// Returns the size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.identity.size
+    }
+
+    /// Returns what tells this version of the object from others.
+    #[must_use]
+    pub fn identity(&self) -> &SourceIdentity {
+        &self.identity
+    }
+
+    /// Returns where it lies.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Reads up to `out.len()` bytes at `offset` and returns how many; fewer only at the end. Blocks.
+    ///
+    /// # Errors
+    /// `InputChanged` where the object is no longer the one that was opened, `Storage` where reading failed.
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
+        let end = self.size().min(offset.saturating_add(out.len() as u64));
+        if offset >= end {
+            return Ok(0);
+        }
+        let reader = self.reader.clone();
+        let read = block_on(async move { reader.read(offset..end).await })?;
+        // Identity first: where the object changed, that is the error, whatever the read said.
+        self.verify()?;
+        let bytes = read.map_err(|e| self.read_error(offset, &e))?;
+        let mut count = 0;
+        for chunk in bytes {
+            let take = chunk.len().min(out.len() - count);
+            out[count..count + take].copy_from_slice(&chunk[..take]);
+            count += take;
+        }
+        Ok(count)
+    }
+
+    /// Checks that the object still is the one that was opened. Blocks.
+    ///
+    /// # Errors
+    /// `InputChanged` where it is not, `Storage` where the store does not answer.
+    pub fn verify(&self) -> Result<()> {
+        match observe_version(&self.location, &self.operator, &self.key)? {
+            None => Err(self.changed("it was removed")),
+            Some((_, size)) if size > self.size() => Err(self.changed("it grew")),
+            Some((_, size)) if size < self.size() => Err(self.changed("it was cut short")),
+            Some((version, _)) if version != self.identity.version => {
+                Err(self.changed("it was replaced or written to"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Returns the error for an object whose bytes end before its size does.
+    pub(crate) fn cut_short(&self, at: u64) -> ActorError {
+        self.changed(&format!("it ends at byte {at} of {}", self.size()))
+    }
+
+    fn changed(&self, how: &str) -> ActorError {
+        ActorError::InputChanged(format!(
+            "input {} changed since it was opened: {how}; run again to start a new job with the new content",
+            self.location
+        ))
+    }
+
+    fn read_error(&self, offset: u64, error: &opendal::Error) -> ActorError {
+        ActorError::Storage {
+            message: format!("cannot read {} at byte {offset}: {error}", self.location),
+            transient: error.is_temporary(),
+        }
+    }
+
+    fn digest_ends(&self) -> Result<String> {
+        let size = self.size();
+        let mut hasher = blake3::Hasher::new();
+        let ranges = if size <= 2 * DIGEST_BYTES {
+            vec![(0, size)]
+        } else {
+            vec![(0, DIGEST_BYTES), (size - DIGEST_BYTES, DIGEST_BYTES)]
+        };
+        for (offset, length) in ranges {
+            let mut bytes = vec![0; length as usize];
+            let count = self.read_at(offset, &mut bytes)?;
+            if count < bytes.len() {
+                return Err(self.cut_short(offset + count as u64));
+            }
+            hasher.update(&bytes);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// Checks that a path can be read as a video and makes an operator for its folder.
+fn open_local(path: &Path) -> Result<(Operator, String, u64)> {
+    let shown = path.display();
+    let io = |e: std::io::Error| unreadable_io(path, &e);
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    if metadata.is_dir() {
+        return Err(ActorError::InputUnreadable(format!("input {shown} is a folder; give one video file")));
+    }
+    if !metadata.is_file() {
+        return Err(ActorError::InputRefused(format!(
+            "input {shown} is neither a file nor a link to one; pipes and devices cannot be resumed, copy it to a file first"
+        )));
+    }
+    // Asking for one byte tells "may not be read" apart from everything that opendal would report alike.
+    std::fs::File::open(path).and_then(|mut file| file.read(&mut [0])).map_err(io)?;
+    let full = std::path::absolute(path).map_err(io)?;
+    let name = full.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let folder = full.parent().and_then(|folder| folder.to_str()).map(str::to_owned);
+    let (Some(name), Some(folder)) = (name, folder) else {
+        return Err(ActorError::InputUnreadable(format!(
+            "input {shown}: names that are not unicode are not served; rename it"
+        )));
+    };
+    let operator = Operator::new(opendal::services::Fs::default().root(&folder))
+        .map_err(|e| ActorError::storage(format!("cannot open the folder of {shown}: {e}")))?;
+    Ok((operator, name, metadata.len()))
+}
+
+/// Asks the store which version stands there now, with its size; `None` where nothing does.
+fn observe_version(location: &Location, operator: &Operator, key: &str) -> Result<Option<(ObjectVersion, u64)>> {
+    if let Location::File(path) = location {
+        return match std::fs::metadata(path) {
+            Ok(m) => {
+                let mtime_ns = i128::from(m.mtime()) * 1_000_000_000 + i128::from(m.mtime_nsec());
+                Ok(Some((ObjectVersion::File { device: m.dev(), inode: m.ino(), mtime_ns }, m.len())))
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(unreadable_io(path, &e)),
+        };
+    }
+    let (operator, path) = (operator.clone(), key.to_owned());
+    match block_on(async move { operator.stat(&path).await })? {
+        Ok(m) => {
+            let version = ObjectVersion::Object {
+                etag: m.etag().map(str::to_owned),
+                version: m.version().map(str::to_owned),
+                last_modified: m.last_modified().map(|t| t.to_string()),
+            };
+            Ok(Some((version, m.content_length())))
+        }
+        Err(e) if e.kind() == opendal::ErrorKind::NotFound => Ok(None),
+        Err(e) => {
+            Err(ActorError::Storage { message: format!("cannot look at {location}: {e}"), transient: e.is_temporary() })
+        }
+    }
+}
+
+fn unreadable(location: &Location, why: &str) -> ActorError {
+    ActorError::InputUnreadable(format!("cannot read input {location}: {why}"))
+}
+
+fn unreadable_io(path: &Path, error: &std::io::Error) -> ActorError {
+    let (why, what) = match error.kind() {
+        std::io::ErrorKind::NotFound => ("there is no such file", "check the path"),
+        std::io::ErrorKind::PermissionDenied => ("permission denied", "check who may read it"),
+        std::io::ErrorKind::NotADirectory => ("a part of the path is not a folder", "check the path"),
+        _ => return ActorError::InputUnreadable(format!("cannot read input {}: {error}", path.display())),
+    };
+    ActorError::InputUnreadable(format!("cannot read input {}: {why}; {what}", path.display()))
+}
+
+fn not_served(location: &Location, scheme: &str) -> ActorError {
+    ActorError::Config(format!(
+        "cannot read {location}: this build has no {scheme} service; copy the object to a local file, or use a build with it"
+    ))
+}
+
+/// Runs a future on the crate's own runtime and blocks until it is done.
+///
+/// The future is spawned and waited for over a channel, so this works on any thread, also on one that belongs to another
+/// runtime (which it blocks). The runtime has two threads, is started once and is shared by everything here.
+pub(crate) fn block_on<F>(future: F) -> Result<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    runtime()?.spawn(async move {
+        let _ = sender.send(future.await);
+    });
+    receiver.recv().map_err(|_| ActorError::storage("a storage call panicked"))
+}
+
+fn runtime() -> Result<Arc<tokio::runtime::Runtime>> {
+    static RUNTIME: OnceLock<Mutex<Option<Arc<tokio::runtime::Runtime>>>> = OnceLock::new();
+    let slot = RUNTIME.get_or_init(|| Mutex::new(None));
+    let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = slot.as_ref() {
+        return Ok(runtime.clone());
+    }
+    let built = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("restyle-storage")
+        .enable_all()
+        .build()
+        .map_err(|e| ActorError::Storage {
+            message: format!("cannot start threads for storage: {e}"),
+            transient: true,
+        })?;
+    Ok(slot.insert(Arc::new(built)).clone())
+}
