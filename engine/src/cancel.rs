@@ -74,6 +74,12 @@ impl CancelToken {
         &self.shared.ended
     }
 
+    /// Blocks until cancelled.
+    pub fn wait(&self) {
+        // A channel without messages ends its wait only by being disconnected.
+        let _ = self.shared.ended.recv();
+    }
+
     /// Blocks until cancelled, at most for `timeout` of real time; true if cancelled.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         match self.shared.ended.recv_timeout(timeout) {

@@ -54,6 +54,7 @@ pub mod reorder;
 pub mod signal;
 pub mod stage;
 pub mod steal;
+pub mod supervise;
 mod sync;
 mod wake;
 pub mod worker;
@@ -70,4 +71,8 @@ pub use reorder::Reorder;
 pub use signal::{Signal, SignalState};
 pub use stage::{Stage, StageError, Status};
 pub use steal::{Member, Poisoned, Pool, PoolConfig, PoolStats, Taken};
+pub use supervise::{
+    ControlPlane, NodeClass, NodeSpec, RestartPolicy, StageHandle, StageOutcome, StageReport, StageSpec,
+    SupervisionEvent, SupervisionEventKind,
+};
 pub use worker::{ExitReason, NodeId, WorkerContext, work};
