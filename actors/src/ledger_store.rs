@@ -24,7 +24,7 @@ use restyle_engine::ledger::store::{check_key, check_prefix, log_exists};
 use restyle_engine::ledger::{
     Creation, ObjectEntry, ObjectLog, ObjectStore, StoreError, StoreErrorKind, StoreOperation,
 };
-use restyle_engine::{CancelToken, JobId};
+use restyle_engine::{CancelToken, JobId, fault};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
@@ -170,8 +170,11 @@ impl LocalStore {
     fn write_new(&self, path: &Path, bytes: &[u8]) -> io::Result<Creation> {
         let mut temp = TempFile::new(&self.shared)?;
         temp.file.write_all(bytes)?;
+        fault::point("store:written");
         temp.file.sync_data()?;
+        fault::point("store:synced");
         let creation = self.in_folder(path, || give_name(&temp.path, path))?;
+        fault::point("store:named");
         sync_folder(path.parent().unwrap_or(&self.shared.root))?;
         Ok(creation)
     }

@@ -22,6 +22,7 @@
 //! | [`supervise`] | restarts, hang detection, pre-emption; alone names actix | handles |
 //! | [`fault`] | named fault points for rehearsals (feature `faults`) | by script |
 //! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L18 | by store |
+//! | [`random`] | randomness as a parameter: a seeded sequence | no |
 //! | [`metrics`] | counters as named samples | no |
 //!
 //! # Glossary
@@ -50,6 +51,7 @@ pub mod ledger;
 pub mod link;
 pub mod metrics;
 pub mod progress;
+pub mod random;
 pub mod reorder;
 pub mod signal;
 pub mod stage;

@@ -73,6 +73,15 @@ pub(super) fn read_verified<T>(
     Err(spoiled(key(Generation(0)), last))
 }
 
+/// Creates an object, taking an equal one that stands there for this one: the answer to an earlier
+/// attempt was lost.
+pub(super) fn create_own(store: &dyn ObjectStore, key: &str, bytes: &[u8]) -> Result<Creation, StoreError> {
+    match store.create(key, bytes)? {
+        Creation::Exists if store.get(key)?.is_some_and(|standing| standing == bytes) => Ok(Creation::Created),
+        creation => Ok(creation),
+    }
+}
+
 fn read_existing(store: &dyn ObjectStore, key: &str) -> Result<Vec<u8>, LedgerError> {
     for _ in 0..VANISHED_READS_MAX {
         if let Some(bytes) = store.get(key)? {

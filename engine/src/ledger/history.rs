@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::attempts::{AttemptBegun, AttemptEnd, Attempted, Quarantine, SegmentHistory};
 use super::error::LedgerError;
+use super::generation::create_own;
 use super::keys::{self, ObjectName};
 use super::ledger::Ledger;
 use super::record::{RecordKind, open_record};
@@ -17,7 +18,7 @@ impl Ledger {
         let begun = AttemptBegun { writer: self.writer.clone(), items_finished, alone };
         let bytes = self.seal(RecordKind::Try, &begun)?;
         let mut number = self.history(segment)?.next_number();
-        while self.store.create(&ObjectName::Try(segment, number).key(&self.job), &bytes)? == Creation::Exists {
+        while create_own(&*self.store, &ObjectName::Try(segment, number).key(&self.job), &bytes)? == Creation::Exists {
             number += 1;
         }
         Ok(number)

@@ -30,33 +30,44 @@ pub mod attempts;
 pub mod chain;
 mod digest;
 mod error;
+#[cfg(any(test, feature = "faults", feature = "simulate"))]
+pub mod faulty;
 mod generation;
 mod history;
 pub mod keys;
 #[allow(clippy::module_inception)]
 mod ledger;
+mod meter;
 pub mod object;
 pub mod pack;
 mod packs;
 mod plan;
 pub mod record;
+pub mod retry;
 mod segments;
 pub mod store;
+mod timeout;
 
 pub use attempts::{AttemptBegun, AttemptEnd, Attempted, Quarantine, SegmentHistory, Verdict};
 pub use chain::{Anchor, Contradiction, Resume, Run, SegmentHeader, Todo, todo};
 pub use digest::{Digest, NotHex, SourceHash};
 pub use error::{LedgerError, LedgerErrorKind};
+#[cfg(any(test, feature = "faults", feature = "simulate"))]
+pub use faulty::{FaultyStore, StoreScriptError};
 pub use generation::{GENERATIONS_MAX, Standing};
 pub use ledger::{Garbage, Ledger, PublishedOutput};
+pub use meter::{MeteredStore, StoreStats};
 pub use object::{ObjectKind, Rejection};
 pub use pack::PackedItem;
 pub use packs::{Adopted, AdoptedItem, PackPolicy, PackWriter};
 pub use plan::Statement;
+pub use retry::{RetryPolicy, RetryStats, RetryStore};
 pub use segments::{LoadedSegment, Scan, SegmentLedger};
 pub use store::{
     Creation, MemoryStore, ObjectEntry, ObjectLog, ObjectStore, StoreError, StoreErrorKind, StoreOperation,
 };
+
+pub use timeout::{LANES_MAX, TimeoutStore};
 
 #[cfg(test)]
 mod pack_tests;

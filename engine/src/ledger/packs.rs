@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::digest::Digest;
 use super::error::LedgerError;
+use super::generation::create_own;
 use super::keys::{self, ObjectName, PackName};
 use super::ledger::Garbage;
 use super::object::Rejection;
@@ -237,15 +238,6 @@ impl PackWriter {
         }
         self.items_durable += items_waiting;
         Ok(())
-    }
-}
-
-/// Creates an object, taking an equal one that stands there for this one: the answer to an earlier
-/// attempt was lost.
-fn create_own(store: &dyn ObjectStore, key: &str, bytes: &[u8]) -> Result<Creation, StoreError> {
-    match store.create(key, bytes)? {
-        Creation::Exists if store.get(key)?.is_some_and(|standing| standing == bytes) => Ok(Creation::Created),
-        creation => Ok(creation),
     }
 }
 
