@@ -12,7 +12,7 @@
 //! | [`cancel`] | one-way cancellation that wakes blocked waits | `wait_timeout` |
 //! | [`signal`] | what a worker is told to do: run, pause, drain, stop | `wait_while_paused` |
 //! | [`credit`] | how much may be in flight: the one source of back-pressure | `acquire` |
-//! | [`link`] | bounded hop between two threads | `send`, `recv` |
+//! | [`mod@link`] | bounded hop between two threads | `send`, `recv` |
 //! | [`steal`] | pool of items that workers share and steal from | `Member::take` |
 //! | [`lease`] | right to work on an item: committed or given back | no |
 //! | [`progress`] | how a worker shows that it is alive | no |

@@ -13,8 +13,8 @@
 //! # Parking
 //!
 //! The gate is a lock around an epoch. Whoever makes work available, or ends a wait for another reason, moves the epoch
-//! on and notifies, under the lock. A member notes the epoch, looks everywhere, and sleeps only if the epoch still is what
-//! it noted. One push wakes one member; a member that leaves without work after it slept passes the notification on,
+//! on and notifies, under the lock. A member notes the epoch, looks everywhere (also at its signal), and sleeps only if the
+//! epoch still is what it noted. One push wakes one member; a member that leaves without work after it slept passes the notification on,
 //! since it may have been meant for the work it did not take.
 
 use std::collections::BTreeMap;
@@ -372,18 +372,19 @@ impl<T: Send + Sync + 'static> Member<T> {
         let mut subscription = None;
         let mut slept = false;
         loop {
+            // The epoch first: whatever changes after is seen below, or has moved the epoch on.
+            let (epoch, done) = {
+                let gate = self.shared.gate.lock();
+                (gate.epoch, gate.is_done())
+            };
+            if done {
+                return Taken::Closed;
+            }
             let order = signal.state();
             if order != SignalState::Running || self.seat.table.is_retired() {
                 self.leave(slept);
                 return Taken::Told(if order == SignalState::Running { SignalState::Stop } else { order });
             }
-            let epoch = {
-                let gate = self.shared.gate.lock();
-                if gate.is_done() {
-                    return Taken::Closed;
-                }
-                gate.epoch
-            };
             if let Some(batch) = self.take_now(items_max, compatible) {
                 return Taken::Batch(batch);
             }
