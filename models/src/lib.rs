@@ -8,6 +8,12 @@
 //! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes).
 
 pub mod error;
+#[cfg(feature = "train")]
+pub mod loss;
 pub mod pixels;
+#[cfg(feature = "train")]
+pub mod train;
+#[cfg(feature = "train")]
+pub mod vgg;
 
 pub use error::{ModelError, ModelErrorKind};

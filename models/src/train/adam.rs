@@ -1,0 +1,115 @@
+//! Adam (Kingma and Ba 2015) with a clipped gradient norm, and the learning-rate schedule.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+
+use super::buffer::with_floats;
+use super::error::TrainError;
+
+const BETA_FIRST: f64 = 0.9;
+const BETA_SECOND: f64 = 0.99;
+const EPSILON: f64 = 1e-8;
+
+/// The optimiser's state: first and second moments of every variable, and the steps made.
+#[derive(Debug)]
+pub struct Adam {
+    first: Vec<Vec<f32>>,
+    second: Vec<Vec<f32>>,
+    steps: u32,
+    clip: f64,
+}
+
+impl Adam {
+    /// A fresh optimiser for these variables; gradients whose common norm is above `clip` are scaled down to it.
+    pub fn new(variables: &[(String, Var)], clip: f64) -> Self {
+        let zeros = || variables.iter().map(|(_, variable)| vec![0.0; variable.elem_count()]).collect();
+        Self { first: zeros(), second: zeros(), steps: 0, clip }
+    }
+
+    /// An optimiser that goes on from a checkpoint's moments.
+    pub fn restore(first: Vec<Vec<f32>>, second: Vec<Vec<f32>>, steps: u32, clip: f64) -> Self {
+        Self { first, second, steps, clip }
+    }
+
+    /// First and second moments, in the variables' order.
+    pub fn moments(&self) -> (&[Vec<f32>], &[Vec<f32>]) {
+        (&self.first, &self.second)
+    }
+
+    /// Steps made.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// Makes one step and returns the gradient's norm before clipping.
+    ///
+    /// # Errors
+    /// When candle cannot set a variable.
+    pub fn step(&mut self, variables: &[(String, Var)], gradients: &GradStore, rate: f64) -> Result<f64, TrainError> {
+        let mut values = Vec::with_capacity(variables.len());
+        for (_, variable) in variables {
+            values.push(match gradients.get(variable.as_tensor()) {
+                Some(gradient) => with_floats(gradient, |gradient| Ok(gradient.to_vec()))?,
+                None => vec![0.0; variable.elem_count()],
+            });
+        }
+        let norm = values.iter().flatten().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
+        let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
+        self.steps += 1;
+        let first_bias = 1.0 - BETA_FIRST.powi(self.steps as i32);
+        let second_bias = 1.0 - BETA_SECOND.powi(self.steps as i32);
+        for (index, (_, variable)) in variables.iter().enumerate() {
+            let mut weights = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
+            let moments = self.first[index].iter_mut().zip(&mut self.second[index]);
+            for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(&values[index]).zip(moments) {
+                let gradient = f64::from(gradient) * scale;
+                let mean = BETA_FIRST * f64::from(*first) + (1.0 - BETA_FIRST) * gradient;
+                let square = BETA_SECOND * f64::from(*second) + (1.0 - BETA_SECOND) * gradient * gradient;
+                (*first, *second) = (mean as f32, square as f32);
+                let change = rate * (mean / first_bias) / ((square / second_bias).sqrt() + EPSILON);
+                *weight = (f64::from(*weight) - change) as f32;
+            }
+            variable.set(&Tensor::from_vec(weights, variable.shape(), &Device::Cpu)?)?;
+        }
+        Ok(norm)
+    }
+}
+
+/// Learning rate of step `step` (from 0) of `steps`: linear warm-up over 20 steps, flat to 30 %, cosine down to 2 %.
+pub fn scheduled_rate(peak: f64, step: u32, steps: u32) -> f64 {
+    const WARM_UP: f64 = 20.0;
+    let (step, steps) = (f64::from(step), f64::from(steps.max(1)));
+    let warm = ((step + 1.0) / WARM_UP).min(1.0);
+    let position = ((step / steps - 0.3) / 0.7).clamp(0.0, 1.0);
+    let cosine = 0.02 + 0.98 * 0.5 * (1.0 + (std::f64::consts::PI * position).cos());
+    peak * warm * cosine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_warms_up_stays_flat_and_falls_to_two_percent() {
+        assert!((scheduled_rate(1.0, 0, 1000) - 0.05).abs() < 1e-12);
+        assert!((scheduled_rate(1.0, 19, 1000) - 1.0).abs() < 1e-12);
+        assert!((scheduled_rate(1.0, 300, 1000) - 1.0).abs() < 1e-12);
+        assert!((scheduled_rate(1.0, 650, 1000) - 0.51).abs() < 1e-9);
+        assert!((scheduled_rate(1.0, 1000, 1000) - 0.02).abs() < 1e-9);
+    }
+
+    #[test]
+    fn adam_finds_the_minimum_of_a_parabola() {
+        let start = Tensor::new(&[3.0_f32, -2.0], &Device::Cpu).unwrap();
+        let variables = [("x".to_owned(), Var::from_tensor(&start).unwrap())];
+        let mut adam = Adam::new(&variables, 10.0);
+        for step in 0..400 {
+            let loss = variables[0].1.as_tensor().affine(1.0, -1.0).unwrap().sqr().unwrap().sum_all().unwrap();
+            let gradients = loss.backward().unwrap();
+            adam.step(&variables, &gradients, scheduled_rate(0.1, step, 400)).unwrap();
+        }
+        for value in variables[0].1.as_tensor().to_vec1::<f32>().unwrap() {
+            assert!((value - 1.0).abs() < 1e-3, "{value}");
+        }
+    }
+}

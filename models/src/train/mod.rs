@@ -1,0 +1,33 @@
+//! Training of styles on candle autograd: one painting and some photos in, a style file out.
+//!
+//! [`run()`] is the whole of it; [`Trainer`] is the loop without files. The operations under it ([`conv`], [`norm`],
+//! [`pool`]) are candle custom operations with gradients of their own, since the stock ones are an order of magnitude too
+//! slow on a processor. Everything random comes from the seed and the iteration's number, every sum has a fixed order: a
+//! killed training ends in the same weights as one that ran through. This module reads no clock; the caller hands one in.
+
+mod adam;
+pub(crate) mod buffer;
+mod checkpoint;
+mod config;
+pub mod conv;
+mod error;
+mod export;
+mod network;
+pub mod norm;
+mod photo;
+pub mod pool;
+pub(crate) mod random;
+mod run;
+pub(crate) mod tap;
+mod trainer;
+
+pub use adam::{Adam, scheduled_rate};
+pub use checkpoint::checkpoint_path;
+pub use config::{Length, LossWeights, TrainConfig};
+pub use error::{TrainError, TrainErrorKind};
+pub use export::{CARD_KEY, export};
+pub use network::TransformerNetwork;
+pub use photo::{Photo, PhotoSet, View};
+pub use random::Random;
+pub use run::{Control, Progress, TrainReport, run};
+pub use trainer::{Losses, Trainer};

@@ -1,0 +1,228 @@
+//! Content photos and paintings: reading, and the random views of them that training sees.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+
+use super::error::TrainError;
+use super::random::Random;
+
+/// Largest side a picture may have before it is scaled down on loading; bounds the memory of a photo set.
+const SHORT_SIDE_MAX: u32 = 360;
+
+/// A decoded picture, RGB 8 bit, rows top down.
+#[derive(Debug, Clone)]
+pub struct Photo {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+}
+
+impl Photo {
+    /// Reads a PNG or JPEG file and scales it so that its short side is `short_side` (where given).
+    ///
+    /// # Errors
+    /// When the file cannot be read or decoded.
+    pub fn read(path: &Path, short_side: Option<u32>) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
+        Self::decode(path, &bytes, |short| short_side.unwrap_or(short))
+    }
+
+    fn decode(path: &Path, bytes: &[u8], short_side: impl Fn(u32) -> u32) -> Result<Self, TrainError> {
+        let picture = image::load_from_memory(bytes)
+            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })?
+            .to_rgb8();
+        let (width, height) = picture.dimensions();
+        let short = width.min(height).max(1);
+        let wanted = short_side(short).max(1);
+        let scaled = |side: u32| (f64::from(side) * f64::from(wanted) / f64::from(short)).round().max(1.0) as u32;
+        let picture = if wanted == short {
+            picture
+        } else {
+            let filter = image::imageops::FilterType::CatmullRom;
+            image::imageops::resize(&picture, scaled(width), scaled(height), filter)
+        };
+        let (width, height) = picture.dimensions();
+        Ok(Self { width: width as usize, height: height as usize, rgb: picture.into_raw() })
+    }
+
+    /// A picture from its samples.
+    ///
+    /// # Panics
+    /// When there are not `3 * width * height` samples.
+    pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Self {
+        assert_eq!(rgb.len(), 3 * width * height, "three samples a pixel");
+        Self { width, height, rgb }
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (usize, usize) {
+        (self.width, self.height)
+    }
+
+    /// The picture as (1, 3, H, W), RGB 0..1.
+    ///
+    /// # Errors
+    /// Never in practice; building tensors is fallible in candle.
+    pub fn to_tensor(&self) -> Result<Tensor, TrainError> {
+        let pixels = self.width * self.height;
+        let mut planes = vec![0.0; 3 * pixels];
+        for (index, sample) in self.rgb.iter().enumerate() {
+            planes[index % 3 * pixels + index / 3] = f32::from(*sample) / 255.0;
+        }
+        Ok(Tensor::from_vec(planes, (1, 3, self.height, self.width), &Device::Cpu)?)
+    }
+
+    /// Writes (1, 3, H, W), RGB 0..1, as a PNG or JPEG file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(picture: &Tensor, path: &Path) -> Result<(), TrainError> {
+        let (_, _, height, width) = picture.dims4()?;
+        let planes = picture.flatten_all()?.to_vec1::<f32>()?;
+        let pixels = width * height;
+        let sample = |index: usize| (planes[index % 3 * pixels + index / 3].clamp(0.0, 1.0) * 255.0).round() as u8;
+        let rgb: Vec<u8> = (0..3 * pixels).map(sample).collect();
+        image::save_buffer(path, &rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
+            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })
+    }
+
+    /// Bilinear sample of the three colours at a position in pixels, edges repeated.
+    fn sample(&self, x: f32, y: f32) -> [f32; 3] {
+        let (x, y) = (x.clamp(0.0, (self.width - 1) as f32), y.clamp(0.0, (self.height - 1) as f32));
+        let (left, top) = (x as usize, y as usize);
+        let (right, bottom) = ((left + 1).min(self.width - 1), (top + 1).min(self.height - 1));
+        let (across, down) = (x - left as f32, y - top as f32);
+        let at = |x: usize, y: usize| &self.rgb[3 * (y * self.width + x)..][..3];
+        let corners = [at(left, top), at(right, top), at(left, bottom), at(right, bottom)];
+        std::array::from_fn(|channel| {
+            let [a, b, c, d] = corners.map(|corner| f32::from(corner[channel]));
+            let upper = a + (b - a) * across;
+            upper + (c + (d - c) * across - upper) * down
+        })
+    }
+}
+
+/// The content photos of a training, held decoded.
+#[derive(Debug)]
+pub struct PhotoSet {
+    photos: Vec<Photo>,
+    digest: String,
+}
+
+/// A random square view of a photo: where it lies, its scale, mirroring and light.
+#[derive(Debug, Clone, Copy)]
+pub struct View {
+    photo: usize,
+    left: f32,
+    top: f32,
+    scale: f32,
+    mirrored: bool,
+    gain: f32,
+    lift: f32,
+}
+
+impl PhotoSet {
+    /// Reads every PNG and JPEG file of a folder, in the order of their names.
+    ///
+    /// # Errors
+    /// When the folder holds none, or one cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
+        let entries = std::fs::read_dir(folder).map_err(|source| TrainError::io(folder, source))?;
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|source| TrainError::io(folder, source))?.path();
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if ["jpg", "jpeg", "png"].contains(&extension.to_ascii_lowercase().as_str()) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut hasher = blake3::Hasher::new();
+        let mut photos = Vec::new();
+        for path in &paths {
+            let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
+            hasher.update(blake3::hash(&bytes).as_bytes());
+            photos.push(Photo::decode(path, &bytes, |short| short.min(SHORT_SIDE_MAX))?);
+        }
+        if photos.is_empty() {
+            return Err(TrainError::Config(format!("no .jpg or .png photo in {}", folder.display())));
+        }
+        Ok(Self { photos, digest: hasher.finalize().to_hex().to_string() })
+    }
+
+    /// A set of pictures already decoded.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn from_photos(photos: Vec<Photo>) -> Self {
+        assert!(!photos.is_empty(), "a photo set has a photo");
+        let mut hasher = blake3::Hasher::new();
+        for photo in &photos {
+            hasher.update(&photo.rgb);
+        }
+        Self { photos, digest: hasher.finalize().to_hex().to_string() }
+    }
+
+    /// BLAKE3 over the files in the order of their names, as hex.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Number of photos.
+    pub fn len(&self) -> usize {
+        self.photos.len()
+    }
+
+    /// Whether there is no photo; never the case.
+    pub fn is_empty(&self) -> bool {
+        self.photos.is_empty()
+    }
+
+    /// Draws a view of `size` pixels a side that may still be moved by `margin` pixels.
+    pub fn draw(&self, random: &mut Random, size: usize, margin: usize) -> View {
+        let photo = random.below(self.photos.len());
+        let (width, height) = self.photos[photo].size();
+        let side = (size + 2 * margin) as f32;
+        let scale_max = width.min(height) as f32 / side;
+        let scale = random.between(scale_max.min(0.85), scale_max);
+        let spare = |length: usize| (length as f32 - side * scale).max(0.0);
+        let left = random.unit() * spare(width) + margin as f32 * scale;
+        let top = random.unit() * spare(height) + margin as f32 * scale;
+        let mirrored = random.unit() < 0.5;
+        let gain = random.between(0.85, 1.15);
+        View { photo, left, top, scale, mirrored, gain, lift: random.between(-0.05, 0.05) }
+    }
+
+    /// Renders a view moved by `(dy, dx)` of its pixels, with noise of deviation `noise`, as (1, 3, size, size), RGB 0..1.
+    ///
+    /// # Errors
+    /// Never in practice; building tensors is fallible in candle.
+    pub fn render(
+        &self,
+        view: &View,
+        size: usize,
+        (dy, dx): (i32, i32),
+        noise: f32,
+        random: &mut Random,
+    ) -> Result<Tensor, TrainError> {
+        let photo = &self.photos[view.photo];
+        let pixels = size * size;
+        let mut planes = vec![0.0; 3 * pixels];
+        for y in 0..size {
+            for x in 0..size {
+                let column = x as i32 + dx;
+                let column = if view.mirrored { size as i32 - 1 - column } else { column };
+                let at_x = view.left + (column as f32 + 0.5) * view.scale - 0.5;
+                let at_y = view.top + ((y as i32 + dy) as f32 + 0.5) * view.scale - 0.5;
+                let colour = photo.sample(at_x, at_y);
+                for (channel, value) in colour.iter().enumerate() {
+                    let value = value / 255.0 * view.gain + view.lift;
+                    let value = if noise > 0.0 { value + noise * random.normal() } else { value };
+                    planes[channel * pixels + y * size + x] = value.clamp(0.0, 1.0);
+                }
+            }
+        }
+        Ok(Tensor::from_vec(planes, (1, 3, size, size), &Device::Cpu)?)
+    }
+}

@@ -1,0 +1,219 @@
+//! The training loop: one iteration after the other, each drawing its own random numbers from the seed.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::adam::{Adam, scheduled_rate};
+use super::config::{LossWeights, TrainConfig};
+use super::error::TrainError;
+use super::network::TransformerNetwork;
+use super::photo::{Photo, PhotoSet};
+use super::random::Random;
+use crate::loss::{content_loss, energy, gram, range_excess, steadiness_loss, style_loss, total_variation};
+use crate::vgg::FeatureNetwork;
+
+/// Feature levels that the content term needs (its own is the last).
+const CONTENT_LEVELS: usize = 3;
+/// Views that say how large content features typically are.
+const TYPICAL_VIEWS: usize = 12;
+/// Random stream of those views, far from any iteration's.
+const TYPICAL_STREAM: u64 = u64::MAX - 1;
+/// Largest shift of the steadying stage, pixels.
+const SHIFT_MAX: i32 = 7;
+/// Largest deviation of its noise, of colours 0..1.
+const NOISE_MAX: f32 = 0.03;
+
+/// The terms of one iteration's loss, unweighted, and their weighted sum.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Weighted sum.
+    pub total: f32,
+    /// Relative content distance.
+    pub content: f32,
+    /// Mean relative Gram distance.
+    pub style: f32,
+    /// Total variation.
+    pub variation: f32,
+    /// Mean square of what leaves the range of colours.
+    pub range: f32,
+    /// Mean squared change under shift and noise; 0 in the main stage.
+    pub steadiness: f32,
+}
+
+impl Losses {
+    /// Moves a running mean towards these losses by `share`.
+    pub fn blend_into(&self, mean: &mut Self, share: f32) {
+        let blend = |mean: &mut f32, value: f32| *mean += share * (value - *mean);
+        blend(&mut mean.total, self.total);
+        blend(&mut mean.content, self.content);
+        blend(&mut mean.style, self.style);
+        blend(&mut mean.variation, self.variation);
+        blend(&mut mean.range, self.range);
+        blend(&mut mean.steadiness, self.steadiness);
+    }
+}
+
+/// A training in progress: network, optimiser, photos and targets.
+#[derive(Debug)]
+pub struct Trainer {
+    pub(super) config: TrainConfig,
+    pub(super) network: TransformerNetwork,
+    pub(super) adam: Adam,
+    pub(super) iteration: u32,
+    pub(super) mean: Losses,
+    features: FeatureNetwork,
+    photos: PhotoSet,
+    targets: Vec<Tensor>,
+    content_floor: f32,
+}
+
+impl Trainer {
+    /// Prepares a training: reads nothing, measures the painting's Gram matrices.
+    ///
+    /// # Errors
+    /// When the configuration is out of range or the painting too small.
+    pub fn new(
+        config: TrainConfig,
+        features: FeatureNetwork,
+        painting: &Photo,
+        photos: PhotoSet,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let levels = config.weights.style_levels.len();
+        if levels > features.levels() {
+            return Err(TrainError::Config(format!(
+                "style levels: {levels} weights for features of {} levels",
+                features.levels()
+            )));
+        }
+        let mut targets = Vec::new();
+        for level in features.features(&painting.to_tensor()?, levels)? {
+            targets.push(gram(&level)?);
+        }
+        let network = TransformerNetwork::new(config.width, config.seed)?;
+        let adam = Adam::new(network.variables(), config.clip);
+        let content_floor = typical_energy(&features, &photos, &config)?;
+        let mean = Losses::default();
+        Ok(Self { config, network, adam, iteration: 0, mean, features, photos, targets, content_floor })
+    }
+
+    /// The network as trained so far.
+    pub fn network(&self) -> &TransformerNetwork {
+        &self.network
+    }
+
+    /// The feature network.
+    pub fn features(&self) -> &FeatureNetwork {
+        &self.features
+    }
+
+    /// The content photos.
+    pub fn photos(&self) -> &PhotoSet {
+        &self.photos
+    }
+
+    /// Gram matrices of the painting.
+    pub(super) fn targets(&self) -> &[Tensor] {
+        &self.targets
+    }
+
+    /// Iterations made.
+    pub fn iteration(&self) -> u32 {
+        self.iteration
+    }
+
+    /// Running mean of the losses.
+    pub fn mean(&self) -> Losses {
+        self.mean
+    }
+
+    /// Makes one iteration of a training of `main` and then `steady` iterations.
+    ///
+    /// # Errors
+    /// When the loss is not finite.
+    pub fn step(&mut self, main: u32, steady: u32) -> Result<Losses, TrainError> {
+        let is_steady = self.iteration >= main;
+        let rate = if is_steady {
+            scheduled_rate(self.config.steady_rate, self.iteration - main, steady)
+        } else {
+            scheduled_rate(self.config.rate, self.iteration, main)
+        };
+        if self.iteration == main && main > 0 {
+            // The moments of the other loss would throw the first steps off.
+            self.adam = Adam::new(self.network.variables(), self.config.clip);
+        }
+        let (loss, losses) = self.loss(is_steady)?;
+        if !losses.total.is_finite() {
+            return Err(TrainError::Diverged { iteration: self.iteration });
+        }
+        let gradients = loss.backward()?;
+        self.adam.step(self.network.variables(), &gradients, rate)?;
+        self.iteration += 1;
+        losses.blend_into(&mut self.mean, (1.0 / self.iteration as f32).max(0.02));
+        Ok(losses)
+    }
+
+    fn loss(&self, is_steady: bool) -> Result<(Tensor, Losses), TrainError> {
+        let size = self.config.crop;
+        let mut random = Random::new(self.config.seed, u64::from(self.iteration));
+        let view = self.photos.draw(&mut random, size, SHIFT_MAX as usize);
+        let content = self.photos.render(&view, size, (0, 0), 0.0, &mut random)?;
+        let (styled, steadiness) = if is_steady {
+            let mut shift = || random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX;
+            let shift = (shift(), shift());
+            let noise = random.between(0.0, NOISE_MAX);
+            let moved = self.photos.render(&view, size, shift, noise, &mut random)?;
+            let both = self.network.forward(&Tensor::cat(&[&content, &moved], 0)?)?;
+            let styled = both.narrow(0, 0, 1)?;
+            let steadiness = steadiness_loss(&styled, &both.narrow(0, 1, 1)?, shift)?;
+            (styled, Some(steadiness))
+        } else {
+            (self.network.forward(&content)?, None)
+        };
+        self.weigh(&content, &styled, steadiness)
+    }
+
+    fn weigh(
+        &self,
+        content: &Tensor,
+        styled: &Tensor,
+        steadiness: Option<Tensor>,
+    ) -> Result<(Tensor, Losses), TrainError> {
+        let LossWeights { style_levels, .. } = &self.config.weights;
+        let weights = &self.config.weights;
+        let content_target = self.features.features(content, CONTENT_LEVELS)?.swap_remove(CONTENT_LEVELS - 1);
+        let styled_features = self.features.features(styled, style_levels.len().max(CONTENT_LEVELS))?;
+        let content = content_loss(&styled_features[CONTENT_LEVELS - 1], &content_target, self.content_floor)?;
+        let style = style_loss(&styled_features[..style_levels.len()], &self.targets, style_levels)?;
+        let variation = total_variation(styled)?;
+        let range = range_excess(styled)?;
+        let mut total = (content.affine(weights.content, 0.0)? + style.affine(weights.style, 0.0)?)?;
+        total = (total + variation.affine(weights.variation, 0.0)?)?;
+        total = (total + range.affine(weights.range, 0.0)?)?;
+        let mut losses = Losses {
+            content: content.to_scalar()?,
+            style: style.to_scalar()?,
+            variation: variation.to_scalar()?,
+            range: range.to_scalar()?,
+            ..Losses::default()
+        };
+        if let Some(steadiness) = steadiness {
+            losses.steadiness = steadiness.to_scalar()?;
+            total = (total + steadiness.affine(weights.steadiness, 0.0)?)?;
+        }
+        losses.total = total.to_scalar()?;
+        Ok((total, losses))
+    }
+}
+
+/// Mean energy of the content features over some views of the photos.
+fn typical_energy(features: &FeatureNetwork, photos: &PhotoSet, config: &TrainConfig) -> Result<f32, TrainError> {
+    let mut random = Random::new(config.seed, TYPICAL_STREAM);
+    let mut total = 0.0;
+    for _ in 0..TYPICAL_VIEWS {
+        let view = photos.draw(&mut random, config.crop, SHIFT_MAX as usize);
+        let content = photos.render(&view, config.crop, (0, 0), 0.0, &mut random)?;
+        total += energy(&features.features(&content, CONTENT_LEVELS)?[CONTENT_LEVELS - 1])?;
+    }
+    Ok(total / TYPICAL_VIEWS as f32)
+}
