@@ -20,6 +20,7 @@
 //! | [`stage`] | what a stage implements; the status that decides a retry | by stage |
 //! | [`worker`] | the loop of a scoring thread | yes |
 //! | [`supervise`] | restarts, hang detection, pre-emption; alone names actix | handles |
+//! | [`topology`] | stages that run as one | `wait` |
 //! | [`fault`] | named fault points for rehearsals (feature `faults`) | by script |
 //! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L18 | by store |
 //! | [`random`] | randomness as a parameter: a seeded sequence | no |
@@ -58,6 +59,7 @@ pub mod stage;
 pub mod steal;
 pub mod supervise;
 mod sync;
+pub mod topology;
 mod wake;
 pub mod worker;
 
@@ -77,4 +79,5 @@ pub use supervise::{
     ControlPlane, NodeClass, NodeSpec, RestartPolicy, StageHandle, StageOutcome, StageReport, StageSpec,
     SupervisionEvent, SupervisionEventKind,
 };
+pub use topology::{Topology, TopologyReport};
 pub use worker::{ExitReason, NodeId, WorkerContext, work};

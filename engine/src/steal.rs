@@ -58,8 +58,13 @@ pub struct Poisoned<T> {
 }
 
 /// The pool was closed; holds the item that came too late.
-#[derive(Debug)]
 pub struct PoolClosed<T>(pub Item<T>);
+
+impl<T> fmt::Debug for PoolClosed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PoolClosed").field(&self.0.id).finish()
+    }
+}
 
 /// What a pool has seen so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -195,9 +195,9 @@ pub enum StageOutcome {
     Finished,
     /// It was drained.
     Drained,
-    /// It was stopped, or its control plane ended.
+    /// It was stopped, what it waited for was cancelled, or its control plane ended.
     Stopped,
-    /// No node is left that could work.
+    /// Nodes failed and none is left that could work.
     Exhausted,
 }
 

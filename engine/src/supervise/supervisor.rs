@@ -302,10 +302,13 @@ impl Supervisor {
 
     /// What became of the stage so far.
     pub(super) fn report(&self) -> StageReport {
+        let exits = || self.nodes.iter().filter_map(|node| node.last_exit.as_ref());
         let outcome = match self.ending {
             _ if self.finished => StageOutcome::Finished,
             Some(ending) => ending,
-            None => StageOutcome::Exhausted,
+            None if exits().any(ExitReason::is_failure) => StageOutcome::Exhausted,
+            // They left of their own accord: somebody cancelled what they waited for.
+            None => StageOutcome::Stopped,
         };
         let nodes = self.spec.nodes.iter().zip(&self.nodes).map(|(spec, node)| NodeReport {
             node: spec.id.clone(),
