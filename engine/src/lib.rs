@@ -24,6 +24,7 @@
 //! | [`fault`] | named fault points for rehearsals (feature `faults`) | by script |
 //! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L18 | by store |
 //! | [`random`] | randomness as a parameter: a seeded sequence | no |
+//! | `simulate` | whole jobs under a virtual clock, by seed (feature `simulate`) | no |
 //! | [`metrics`] | counters as named samples | no |
 //!
 //! # Glossary
@@ -55,6 +56,8 @@ pub mod progress;
 pub mod random;
 pub mod reorder;
 pub mod signal;
+#[cfg(any(test, feature = "simulate"))]
+pub mod simulate;
 pub mod stage;
 pub mod steal;
 pub mod supervise;

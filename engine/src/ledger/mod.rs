@@ -44,6 +44,7 @@ mod packs;
 mod plan;
 pub mod record;
 pub mod retry;
+mod schedule;
 mod segments;
 pub mod store;
 mod timeout;
@@ -62,6 +63,7 @@ pub use pack::PackedItem;
 pub use packs::{Adopted, AdoptedItem, PackPolicy, PackWriter};
 pub use plan::Statement;
 pub use retry::{RetryPolicy, RetryStats, RetryStore};
+pub use schedule::{NextPass, PassScope, Schedule};
 pub use segments::{LoadedSegment, Scan, SegmentLedger};
 pub use store::{
     Creation, MemoryStore, ObjectEntry, ObjectLog, ObjectStore, StoreError, StoreErrorKind, StoreOperation,
