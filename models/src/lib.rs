@@ -5,15 +5,28 @@
 //! model was told to use. `unsafe` lives in [`kernels`] alone.
 //!
 //! Reading order: [`pixels`] (what a picture is), [`weights`] (what a style file holds), [`style`] (the trait that
-//! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes).
+//! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes), [`oracle`] (what the
+//! kernels are checked against).
 
+pub mod device;
 pub mod error;
+pub mod kernels;
 #[cfg(feature = "train")]
 pub mod loss;
+pub mod oracle;
 pub mod pixels;
+pub mod resize;
+pub mod style;
+#[cfg(test)]
+mod testkit;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod transform_net;
 #[cfg(feature = "train")]
 pub mod vgg;
+pub mod weights;
 
+pub use device::DeviceChoice;
 pub use error::{ModelError, ModelErrorKind};
+pub use style::{StyleModel, StylizeOptions, build};
+pub use weights::StyleWeights;

@@ -19,11 +19,7 @@ pub(crate) fn upsample_tap(at: usize, len: usize, factor: u32, site: AxisSite) -
     let position = (at as f32 - site.offset(factor)) / factor as f32;
     let floor = position.floor();
     let clamp = |index: f32| (index.max(0.0) as usize).min(len - 1);
-    LinearTap {
-        first: clamp(floor),
-        second: clamp(floor + 1.0),
-        weight: position - floor,
-    }
+    LinearTap { first: clamp(floor), second: clamp(floor + 1.0), weight: position - floor }
 }
 
 /// Widens a row of chroma to luma width. `factor` 1 copies.
@@ -61,14 +57,8 @@ fn upsample_row_twice(chroma: &[f32], out: &mut [f32], site: AxisSite) {
     upsample_span(chroma, head, 0, 2, site);
     // Taps of pair k are those of pair 1 moved by k - 1, all inside the row.
     let count = pairs - 1;
-    let (e0, e1) = (
-        &chroma[even.first..][..count],
-        &chroma[even.second..][..count],
-    );
-    let (o0, o1) = (
-        &chroma[odd.first..][..count],
-        &chroma[odd.second..][..count],
-    );
+    let (e0, e1) = (&chroma[even.first..][..count], &chroma[even.second..][..count]);
+    let (o0, o1) = (&chroma[odd.first..][..count], &chroma[odd.second..][..count]);
     for (k, pair) in middle.chunks_exact_mut(2).enumerate() {
         pair[0] = blend(e0[k], e1[k], even.weight);
         pair[1] = blend(o0[k], o1[k], odd.weight);
@@ -90,30 +80,16 @@ impl DownsampleFilter {
     pub(crate) fn new(factor: u32, site: AxisSite) -> Self {
         let count = factor as usize;
         if factor == 1 {
-            return Self {
-                factor,
-                start: 0,
-                weights: vec![1.0],
-            };
+            return Self { factor, start: 0, weights: vec![1.0] };
         }
         if site == AxisSite::Middle {
-            return Self {
-                factor,
-                start: 0,
-                weights: vec![1.0 / factor as f32; count],
-            };
+            return Self { factor, start: 0, weights: vec![1.0 / factor as f32; count] };
         }
         let reach = count as isize - 1;
         let scale = 1.0 / (factor * factor) as f32;
-        let weights = (-reach..=reach)
-            .map(|d| (count as isize - d.abs()) as f32 * scale)
-            .collect();
+        let weights = (-reach..=reach).map(|d| (count as isize - d.abs()) as f32 * scale).collect();
         let centre = if site == AxisSite::First { 0 } else { reach };
-        Self {
-            factor,
-            start: centre - reach,
-            weights,
-        }
+        Self { factor, start: centre - reach, weights }
     }
 
     /// Returns the luma indices and weights of chroma sample `at`, indices clamped to `0..len`.
@@ -146,15 +122,9 @@ impl DownsampleFilter {
             let inside = first >= 0 && first + reach <= row.len() as isize;
             let sum: f32 = if inside {
                 let window = &row[first as usize..][..self.weights.len()];
-                window
-                    .iter()
-                    .zip(&self.weights)
-                    .map(|(value, weight)| value * weight)
-                    .sum()
+                window.iter().zip(&self.weights).map(|(value, weight)| value * weight).sum()
             } else {
-                self.taps(start + at, row.len())
-                    .map(|(index, weight)| row[index] * weight)
-                    .sum()
+                self.taps(start + at, row.len()).map(|(index, weight)| row[index] * weight).sum()
             };
             *out += sum * scale;
         }
@@ -188,21 +158,14 @@ mod tests {
                 upsample_row(&chroma, &mut out, factor, site);
                 let ends = factor as usize;
                 for (x, value) in out.iter().enumerate().take(19 * ends).skip(ends) {
-                    assert!(
-                        (value - x as f32).abs() < 1e-4,
-                        "{site:?} x{factor}: at {x} came {value}"
-                    );
+                    assert!((value - x as f32).abs() < 1e-4, "{site:?} x{factor}: at {x} came {value}");
                 }
                 let filter = DownsampleFilter::new(factor, site);
                 let luma: Vec<f32> = (0..20 * factor).map(|x| x as f32).collect();
                 let mut back = vec![0.0; 20];
                 filter.accumulate_row(&luma, 1.0, &mut back);
                 for i in 1..19 {
-                    assert!(
-                        (back[i] - chroma[i]).abs() < 1e-4,
-                        "{site:?} x{factor}: sample {i} is {}",
-                        back[i]
-                    );
+                    assert!((back[i] - chroma[i]).abs() < 1e-4, "{site:?} x{factor}: sample {i} is {}", back[i]);
                 }
             }
         }
@@ -210,14 +173,8 @@ mod tests {
 
     #[test]
     fn mpeg_site_filters_are_the_usual_ones() {
-        assert_eq!(
-            DownsampleFilter::new(2, AxisSite::Middle).weights,
-            [0.5, 0.5]
-        );
-        assert_eq!(
-            DownsampleFilter::new(2, AxisSite::First).weights,
-            [0.25, 0.5, 0.25]
-        );
+        assert_eq!(DownsampleFilter::new(2, AxisSite::Middle).weights, [0.5, 0.5]);
+        assert_eq!(DownsampleFilter::new(2, AxisSite::First).weights, [0.25, 0.5, 0.25]);
     }
 
     proptest! {

@@ -23,11 +23,7 @@ impl RgbPlanes {
     /// Makes planes of zeros.
     pub fn new(width: usize, height: usize) -> Self {
         let plane = || vec![0.0; width * height];
-        Self {
-            width,
-            height,
-            planes: [plane(), plane(), plane()],
-        }
+        Self { width, height, planes: [plane(), plane(), plane()] }
     }
 
     /// Gives the planes another size; storage is kept where it suffices, sample values are not meaningful after.
@@ -97,20 +93,10 @@ pub fn to_rgb(picture: &Picture, out: &mut RgbPlanes) -> Result<(), ModelError> 
 ///
 /// # Errors
 /// `Picture` where the format is inconsistent or the planes are smaller than the size asked for.
-pub fn from_rgb(
-    rgb: &RgbPlanes,
-    format: PixelFormat,
-    width: u32,
-    height: u32,
-) -> Result<Picture, ModelError> {
+pub fn from_rgb(rgb: &RgbPlanes, format: PixelFormat, width: u32, height: u32) -> Result<Picture, ModelError> {
     let mut picture = Picture::zeroed(format, width, height)?;
     let too_small = rgb.width < width as usize || rgb.height < height as usize;
-    if too_small
-        || rgb
-            .planes
-            .iter()
-            .any(|plane| plane.len() != rgb.width * rgb.height)
-    {
+    if too_small || rgb.planes.iter().any(|plane| plane.len() != rgb.width * rgb.height) {
         return Err(ModelError::Picture(format!(
             "rgb planes of {}x{} cannot give a picture of {width}x{height}",
             rgb.width, rgb.height
@@ -204,11 +190,7 @@ fn decode_yuv<S: Storage>(picture: &Picture, out: &mut RgbPlanes) {
     let mut narrow = vec![0.0; chroma_width];
     let mut chroma = [vec![0.0; width], vec![0.0; width]];
     for y in 0..height {
-        dequantize::<S>(
-            &S::samples(&picture.planes[0])[y * width..][..width],
-            luma_scale,
-            &mut luma,
-        );
+        dequantize::<S>(&S::samples(&picture.planes[0])[y * width..][..width], luma_scale, &mut luma);
         let tap = upsample_tap(y, chroma_height, down, site_down);
         for (plane, wide) in picture.planes[1..].iter().zip(&mut chroma) {
             let samples = S::samples(plane);
@@ -225,13 +207,7 @@ fn decode_yuv<S: Storage>(picture: &Picture, out: &mut RgbPlanes) {
 }
 
 #[inline(always)]
-fn blend_rows<S: Sample>(
-    first: &[S],
-    second: &[S],
-    weight: f32,
-    scale: CodeScale,
-    out: &mut [f32],
-) {
+fn blend_rows<S: Sample>(first: &[S], second: &[S], weight: f32, scale: CodeScale, out: &mut [f32]) {
     let step = 1.0 / scale.codes_per_value;
     for ((out, first), second) in out.iter_mut().zip(first).zip(second) {
         let (first, second) = (first.value(), second.value());
@@ -267,12 +243,7 @@ fn encode<S: Storage>(rgb: &RgbPlanes, picture: &mut Picture) {
                 super::ColorMatrix::Rgb => super::ColorMatrix::Bt601,
                 other => other,
             };
-            encode_luma::<S>(
-                rgb,
-                rgb_to_planes(matrix)[0],
-                luma_scale,
-                &mut picture.planes[0],
-            );
+            encode_luma::<S>(rgb, rgb_to_planes(matrix)[0], luma_scale, &mut picture.planes[0]);
         }
         _ => {
             let matrix = rgb_to_planes(format.matrix);
@@ -305,12 +276,7 @@ fn quantize<S: Sample>(values: &[f32], scale: CodeScale, out: &mut [S]) {
 }
 
 #[inline(always)]
-fn encode_luma<S: Storage>(
-    rgb: &RgbPlanes,
-    weights: [f32; 3],
-    scale: CodeScale,
-    plane: &mut Plane,
-) {
+fn encode_luma<S: Storage>(rgb: &RgbPlanes, weights: [f32; 3], scale: CodeScale, plane: &mut Plane) {
     let width = plane.width as usize;
     let mut row = vec![0.0; width];
     for (y, out) in S::samples_mut(plane).chunks_exact_mut(width).enumerate() {
@@ -335,10 +301,7 @@ fn encode_chroma<S: Storage>(
     let chroma_width = plane.width as usize;
     let mut wide = vec![0.0; width];
     let mut narrow = vec![0.0; chroma_width];
-    for (y, out) in S::samples_mut(plane)
-        .chunks_exact_mut(chroma_width)
-        .enumerate()
-    {
+    for (y, out) in S::samples_mut(plane).chunks_exact_mut(chroma_width).enumerate() {
         narrow.fill(0.0);
         for (luma_y, weight) in rows.taps(y, height) {
             weigh_row(rgb, weights, luma_y, &mut wide);

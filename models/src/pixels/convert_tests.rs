@@ -31,25 +31,9 @@ const SITES: [ChromaSite; 6] = [
     ChromaSite::Bottom,
 ];
 
-fn format(
-    layout: Layout,
-    bits: u8,
-    range: ColorRange,
-    matrix: ColorMatrix,
-    site: ChromaSite,
-) -> PixelFormat {
-    let matrix = if layout == Layout::Rgb {
-        ColorMatrix::Rgb
-    } else {
-        matrix
-    };
-    PixelFormat {
-        layout,
-        bits,
-        range,
-        matrix,
-        site,
-    }
+fn format(layout: Layout, bits: u8, range: ColorRange, matrix: ColorMatrix, site: ChromaSite) -> PixelFormat {
+    let matrix = if layout == Layout::Rgb { ColorMatrix::Rgb } else { matrix };
+    PixelFormat { layout, bits, range, matrix, site }
 }
 
 fn codes(picture: &Picture, plane: usize) -> Vec<u16> {
@@ -61,21 +45,14 @@ fn codes(picture: &Picture, plane: usize) -> Vec<u16> {
 
 fn flat_rgb(width: usize, height: usize, colour: [f32; 3]) -> RgbPlanes {
     let planes = colour.map(|value| vec![value; width * height]);
-    RgbPlanes {
-        width,
-        height,
-        planes,
-    }
+    RgbPlanes { width, height, planes }
 }
 
 fn check_flat(format: PixelFormat, colour: [f32; 3], expected: &[u16]) {
     let picture = from_rgb(&flat_rgb(9, 5, colour), format, 9, 5).unwrap();
     for (plane, &expected) in expected.iter().enumerate() {
         let codes = codes(&picture, plane);
-        assert!(
-            codes.iter().all(|&code| code == expected),
-            "{format:?} plane {plane}: {codes:?}, expected {expected}"
-        );
+        assert!(codes.iter().all(|&code| code == expected), "{format:?} plane {plane}: {codes:?}, expected {expected}");
     }
 }
 
@@ -88,26 +65,10 @@ fn known_colours_have_their_codes() {
     check_flat(yuv(8, Limited, ColorMatrix::Bt709), red, &[63, 102, 240]);
     check_flat(yuv(10, Limited, ColorMatrix::Bt709), red, &[250, 409, 960]);
     check_flat(yuv(8, Full, ColorMatrix::Bt601), red, &[76, 85, 255]);
-    check_flat(
-        yuv(8, Limited, ColorMatrix::Bt709),
-        [255.0; 3],
-        &[235, 128, 128],
-    );
-    check_flat(
-        yuv(10, Limited, ColorMatrix::Bt2020Ncl),
-        [255.0; 3],
-        &[940, 512, 512],
-    );
-    check_flat(
-        yuv(12, Full, ColorMatrix::Bt2020Ncl),
-        [255.0; 3],
-        &[4095, 2048, 2048],
-    );
-    check_flat(
-        yuv(8, Limited, ColorMatrix::Bt709),
-        [0.0; 3],
-        &[16, 128, 128],
-    );
+    check_flat(yuv(8, Limited, ColorMatrix::Bt709), [255.0; 3], &[235, 128, 128]);
+    check_flat(yuv(10, Limited, ColorMatrix::Bt2020Ncl), [255.0; 3], &[940, 512, 512]);
+    check_flat(yuv(12, Full, ColorMatrix::Bt2020Ncl), [255.0; 3], &[4095, 2048, 2048]);
+    check_flat(yuv(8, Limited, ColorMatrix::Bt709), [0.0; 3], &[16, 128, 128]);
     let rgb16 = format(Layout::Rgb, 16, Full, ColorMatrix::Rgb, ChromaSite::Center);
     check_flat(rgb16, [255.0, 0.0, 127.5], &[65535, 0, 32768]);
     check_flat(PixelFormat::RGB8, [1.5, 2.5, 254.4], &[2, 2, 254]);
@@ -116,16 +77,8 @@ fn known_colours_have_their_codes() {
 #[test]
 fn overshoot_and_nan_are_clamped() {
     check_flat(PixelFormat::RGB8, [-40.0, 300.0, f32::NAN], &[0, 255, 0]);
-    check_flat(
-        PixelFormat::YUV420P8,
-        [-500.0, -1.0, f32::NEG_INFINITY],
-        &[16, 128, 128],
-    );
-    check_flat(
-        PixelFormat::YUV420P8,
-        [f32::INFINITY, 1e30, 900.0],
-        &[235, 128, 128],
-    );
+    check_flat(PixelFormat::YUV420P8, [-500.0, -1.0, f32::NEG_INFINITY], &[16, 128, 128]);
+    check_flat(PixelFormat::YUV420P8, [f32::INFINITY, 1e30, 900.0], &[235, 128, 128]);
 }
 
 #[test]
@@ -144,10 +97,7 @@ fn codes_outside_the_range_are_clamped_to_black_and_white() {
 #[test]
 fn planes_too_small_are_refused() {
     let error = from_rgb(&RgbPlanes::new(4, 4), PixelFormat::RGB8, 5, 4).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "rgb planes of 4x4 cannot give a picture of 5x4"
-    );
+    assert_eq!(error.to_string(), "rgb planes of 4x4 cannot give a picture of 5x4");
 }
 
 #[test]

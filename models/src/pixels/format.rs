@@ -224,10 +224,7 @@ impl PixelFormat {
     /// `Picture` where the depth is outside 8 to 16 or the matrix does not fit the layout.
     pub fn validate(self) -> Result<(), ModelError> {
         if !(8..=16).contains(&self.bits) {
-            return Err(ModelError::Picture(format!(
-                "pixel format has {} bits a sample, expected 8 to 16",
-                self.bits
-            )));
+            return Err(ModelError::Picture(format!("pixel format has {} bits a sample, expected 8 to 16", self.bits)));
         }
         let rgb_layout = self.layout == Layout::Rgb;
         let rgb_matrix = self.matrix == ColorMatrix::Rgb;

@@ -23,24 +23,16 @@ fn forward(matrix: ColorMatrix) -> [[f64; 3]; 3] {
         Some((kr, kb)) => {
             let kg = 1.0 - kr - kb;
             let (u, v) = (0.5 / (1.0 - kb), 0.5 / (1.0 - kr));
-            [
-                [kr, kg, kb],
-                [-kr * u, -kg * u, (1.0 - kb) * u],
-                [(1.0 - kr) * v, -kg * v, -kb * v],
-            ]
+            [[kr, kg, kb], [-kr * u, -kg * u, (1.0 - kb) * u], [(1.0 - kr) * v, -kg * v, -kb * v]]
         }
-        None if matrix == ColorMatrix::YCgCo => {
-            [[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0.0, -0.5]]
-        }
+        None if matrix == ColorMatrix::YCgCo => [[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0.0, -0.5]],
         None => [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
     }
 }
 
 fn inverse(m: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
-    let minor =
-        |r0: usize, r1: usize, c0: usize, c1: usize| m[r0][c0] * m[r1][c1] - m[r0][c1] * m[r1][c0];
-    let det =
-        m[0][0] * minor(1, 2, 1, 2) - m[0][1] * minor(1, 2, 0, 2) + m[0][2] * minor(1, 2, 0, 1);
+    let minor = |r0: usize, r1: usize, c0: usize, c1: usize| m[r0][c0] * m[r1][c1] - m[r0][c1] * m[r1][c0];
+    let det = m[0][0] * minor(1, 2, 1, 2) - m[0][1] * minor(1, 2, 0, 2) + m[0][2] * minor(1, 2, 0, 1);
     let adjugate = [
         [minor(1, 2, 1, 2), -minor(0, 2, 1, 2), minor(0, 1, 1, 2)],
         [-minor(1, 2, 0, 2), minor(0, 2, 0, 2), -minor(0, 1, 0, 2)],
@@ -76,16 +68,8 @@ impl CodeScale {
         let unit = (1u32 << (format.bits - 8)) as f32;
         let code_max = f32::from(format.code_max());
         match format.range {
-            ColorRange::Limited => Self {
-                zero_code: 16.0 * unit,
-                codes_per_value: 219.0 * unit / 255.0,
-                code_max,
-            },
-            ColorRange::Full => Self {
-                zero_code: 0.0,
-                codes_per_value: code_max / 255.0,
-                code_max,
-            },
+            ColorRange::Limited => Self { zero_code: 16.0 * unit, codes_per_value: 219.0 * unit / 255.0, code_max },
+            ColorRange::Full => Self { zero_code: 0.0, codes_per_value: code_max / 255.0, code_max },
         }
     }
 
@@ -97,11 +81,7 @@ impl CodeScale {
             ColorRange::Limited => 224.0 * unit,
             ColorRange::Full => code_max,
         };
-        Self {
-            zero_code: 128.0 * unit,
-            codes_per_value: codes / 255.0,
-            code_max,
-        }
+        Self { zero_code: 128.0 * unit, codes_per_value: codes / 255.0, code_max }
     }
 }
 
@@ -148,11 +128,7 @@ mod tests {
     #[test]
     fn bt601_matches_the_published_inverse() {
         let back = planes_to_rgb(ColorMatrix::Bt601);
-        let published = [
-            [1.0, 0.0, 1.402],
-            [1.0, -0.344_136, -0.714_136],
-            [1.0, 1.772, 0.0],
-        ];
+        let published = [[1.0, 0.0, 1.402], [1.0, -0.344_136, -0.714_136], [1.0, 1.772, 0.0]];
         for (row, expected) in back.iter().zip(published) {
             for (value, expected) in row.iter().zip(expected) {
                 assert!((value - expected).abs() < 1e-5, "{back:?}");

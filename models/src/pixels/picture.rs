@@ -15,11 +15,7 @@ pub enum Samples {
 impl Samples {
     /// Makes `len` samples of value zero in the storage that `bits` asks for.
     pub fn zeroed(bits: u8, len: usize) -> Self {
-        if bits == 8 {
-            Self::U8(vec![0; len])
-        } else {
-            Self::U16(vec![0; len])
-        }
+        if bits == 8 { Self::U8(vec![0; len]) } else { Self::U16(vec![0; len]) }
     }
 
     /// Returns the number of samples.
@@ -79,27 +75,15 @@ impl Picture {
         let planes = (0..format.layout.planes())
             .map(|plane| {
                 let (w, h) = format.plane_size(plane, width, height);
-                Plane {
-                    width: w,
-                    height: h,
-                    samples: Samples::zeroed(format.bits, w as usize * h as usize),
-                }
+                Plane { width: w, height: h, samples: Samples::zeroed(format.bits, w as usize * h as usize) }
             })
             .collect();
-        Ok(Self {
-            format,
-            width,
-            height,
-            planes,
-        })
+        Ok(Self { format, width, height, planes })
     }
 
     /// Returns the bytes of all planes.
     pub fn byte_len(&self) -> usize {
-        self.planes
-            .iter()
-            .map(|plane| plane.samples.byte_len())
-            .sum()
+        self.planes.iter().map(|plane| plane.samples.byte_len()).sum()
     }
 
     /// Checks that size, planes, storage and format agree; sample values are not looked at.
@@ -155,9 +139,7 @@ fn validate_size(width: u32, height: u32) -> Result<(), ModelError> {
     if allowed.contains(&width) && allowed.contains(&height) {
         return Ok(());
     }
-    Err(ModelError::Picture(format!(
-        "picture is {width}x{height}, expected sides of 1 to {DIMENSION_MAX}"
-    )))
+    Err(ModelError::Picture(format!("picture is {width}x{height}, expected sides of 1 to {DIMENSION_MAX}")))
 }
 
 #[cfg(test)]
@@ -171,20 +153,14 @@ mod tests {
         let sizes: Vec<_> = picture.planes.iter().map(|p| (p.width, p.height)).collect();
         assert_eq!(sizes, [(5, 3), (3, 2), (3, 2)]);
         assert_eq!(picture.byte_len(), 15 + 6 + 6);
-        assert_eq!(
-            picture.byte_len(),
-            PixelFormat::YUV420P8.picture_bytes(5, 3)
-        );
+        assert_eq!(picture.byte_len(), PixelFormat::YUV420P8.picture_bytes(5, 3));
     }
 
     fn check_refused(change: impl FnOnce(&mut Picture), expected: &str) {
         let mut picture = Picture::zeroed(PixelFormat::YUV420P8, 6, 4).unwrap();
         change(&mut picture);
         let message = picture.validate().unwrap_err().to_string();
-        assert!(
-            message.contains(expected),
-            "{message:?} should contain {expected:?}"
-        );
+        assert!(message.contains(expected), "{message:?} should contain {expected:?}");
     }
 
     #[test]
@@ -194,10 +170,7 @@ mod tests {
         check_refused(|p| p.format.matrix = ColorMatrix::Rgb, "matrix Rgb");
         check_refused(|p| p.format.layout = Layout::Gray, "3 planes");
         check_refused(|p| p.format.layout = Layout::Yuv422, "plane 1 is 3x2");
-        check_refused(
-            |p| p.planes[2].samples = Samples::U8(vec![0; 5]),
-            "plane 2 holds 5 samples",
-        );
+        check_refused(|p| p.planes[2].samples = Samples::U8(vec![0; 5]), "plane 2 holds 5 samples");
         check_refused(|p| p.width = 0, "0x4");
         check_refused(|p| p.height = DIMENSION_MAX + 1, "32769");
     }

@@ -31,11 +31,7 @@ impl Picture {
             (_, layout) => layout,
         };
         format.site = view.site;
-        let (width, height) = if turned_on_side {
-            (self.height, self.width)
-        } else {
-            (self.width, self.height)
-        };
+        let (width, height) = if turned_on_side { (self.height, self.width) } else { (self.width, self.height) };
         let mut out = Self::zeroed(format, width, height)?;
         for (index, (from, to)) in self.planes.iter().zip(&mut out.planes).enumerate() {
             let (columns, rows) = view.maps(index, to);
@@ -53,9 +49,7 @@ impl Picture {
         for plane in &mut out.planes[1..] {
             let from = plane.clone();
             let widen = |len: u32, factor: u32, site: AxisSite| -> Vec<f32> {
-                (0..len)
-                    .map(|at| (at as f32 - site.offset(factor)) / factor as f32)
-                    .collect()
+                (0..len).map(|at| (at as f32 - site.offset(factor)) / factor as f32).collect()
             };
             let columns = widen(self.width, across, site_across);
             let rows = widen(self.height, down, site_down);
@@ -88,18 +82,8 @@ impl Axis {
     /// Chooses the new place: the true one where the grid ends on a whole group.
     fn new(len: u32, reversed: bool, factor: u32, old: AxisSite) -> Self {
         let whole = factor == 1 || len.is_multiple_of(factor);
-        let new = if reversed && whole {
-            old.mirrored()
-        } else {
-            old
-        };
-        Self {
-            len,
-            reversed,
-            factor,
-            old,
-            new,
-        }
+        let new = if reversed && whole { old.mirrored() } else { old };
+        Self { len, reversed, factor, old, new }
     }
 
     /// Returns for each new chroma sample its position among the old ones.
@@ -108,11 +92,7 @@ impl Axis {
         (0..self.len.div_ceil(self.factor))
             .map(|at| {
                 let luma = at as f32 * factor + self.new.offset(self.factor);
-                let luma = if self.reversed {
-                    self.len as f32 - 1.0 - luma
-                } else {
-                    luma
-                };
+                let luma = if self.reversed { self.len as f32 - 1.0 - luma } else { luma };
                 (luma - self.old.offset(self.factor)) / factor
             })
             .collect()
@@ -120,9 +100,7 @@ impl Axis {
 
     fn luma_map(&self) -> Vec<f32> {
         let last = self.len - 1;
-        (0..self.len)
-            .map(|at| if self.reversed { last - at } else { at } as f32)
-            .collect()
+        (0..self.len).map(|at| if self.reversed { last - at } else { at } as f32).collect()
     }
 }
 
@@ -156,13 +134,8 @@ impl View {
         if columns.new == AxisSite::Last {
             columns.new = AxisSite::First;
         }
-        let site =
-            ChromaSite::from_axes(columns.new, rows.new).expect("columns are never sited last");
-        Self {
-            columns,
-            rows,
-            site,
-        }
+        let site = ChromaSite::from_axes(columns.new, rows.new).expect("columns are never sited last");
+        Self { columns, rows, site }
     }
 
     fn maps(&self, plane: usize, to: &Plane) -> (Vec<f32>, Vec<f32>) {
@@ -171,10 +144,7 @@ impl View {
         } else {
             (self.columns.chroma_map(), self.rows.chroma_map())
         };
-        debug_assert_eq!(
-            (maps.0.len(), maps.1.len()),
-            (to.width as usize, to.height as usize)
-        );
+        debug_assert_eq!((maps.0.len(), maps.1.len()), (to.width as usize, to.height as usize));
         maps
     }
 }
@@ -191,11 +161,8 @@ impl Taps {
     fn at(position: f32, len: usize) -> Self {
         let floor = position.floor();
         let fraction = position - floor;
-        let weight = if fraction == 0.5 {
-            [-0.0625, 0.5625, 0.5625, -0.0625]
-        } else {
-            [0.0, 1.0 - fraction, fraction, 0.0]
-        };
+        let weight =
+            if fraction == 0.5 { [-0.0625, 0.5625, 0.5625, -0.0625] } else { [0.0, 1.0 - fraction, fraction, 0.0] };
         let base = floor as isize - 1;
         let index = [0, 1, 2, 3].map(|k| (base + k).clamp(0, len as isize - 1) as usize);
         Self { index, weight }
@@ -207,35 +174,14 @@ impl Taps {
 }
 
 fn move_samples(from: &Plane, to: &mut Plane, turned: bool, columns: &[f32], rows: &[f32]) {
-    let (columns_len, rows_len) = if turned {
-        (from.height, from.width)
-    } else {
-        (from.width, from.height)
-    };
-    let columns: Vec<Taps> = columns
-        .iter()
-        .map(|&at| Taps::at(at, columns_len as usize))
-        .collect();
-    let rows: Vec<Taps> = rows
-        .iter()
-        .map(|&at| Taps::at(at, rows_len as usize))
-        .collect();
-    let (step_x, step_y) = if turned {
-        (from.width as usize, 1)
-    } else {
-        (1, from.width as usize)
-    };
-    let grid = Grid {
-        columns: &columns,
-        rows: &rows,
-        step_x,
-        step_y,
-    };
+    let (columns_len, rows_len) = if turned { (from.height, from.width) } else { (from.width, from.height) };
+    let columns: Vec<Taps> = columns.iter().map(|&at| Taps::at(at, columns_len as usize)).collect();
+    let rows: Vec<Taps> = rows.iter().map(|&at| Taps::at(at, rows_len as usize)).collect();
+    let (step_x, step_y) = if turned { (from.width as usize, 1) } else { (1, from.width as usize) };
+    let grid = Grid { columns: &columns, rows: &rows, step_x, step_y };
     match (&from.samples, &mut to.samples) {
         (Samples::U8(from), Samples::U8(to)) => grid.fill(from, to, |value| value as u8, 255.0),
-        (Samples::U16(from), Samples::U16(to)) => {
-            grid.fill(from, to, |value| value as u16, 65_535.0)
-        }
+        (Samples::U16(from), Samples::U16(to)) => grid.fill(from, to, |value| value as u16, 65_535.0),
         _ => unreachable!("both planes have the format's storage"),
     }
 }
@@ -249,13 +195,7 @@ struct Grid<'a> {
 }
 
 impl Grid<'_> {
-    fn fill<S: Copy + Into<f32>>(
-        &self,
-        from: &[S],
-        to: &mut [S],
-        narrow: impl Fn(f32) -> S,
-        max: f32,
-    ) {
+    fn fill<S: Copy + Into<f32>>(&self, from: &[S], to: &mut [S], narrow: impl Fn(f32) -> S, max: f32) {
         let copies = self.columns.iter().chain(self.rows).all(Taps::is_copy);
         let width = self.columns.len();
         for (row, out) in self.rows.iter().zip(to.chunks_exact_mut(width)) {
@@ -298,8 +238,7 @@ mod tests {
             for (from, to) in current.planes.iter().zip(&mut next.planes) {
                 for y in 0..current.height {
                     for x in 0..current.width {
-                        to[x * current.height + (current.height - 1 - y)] =
-                            from[y * current.width + x];
+                        to[x * current.height + (current.height - 1 - y)] = from[y * current.width + x];
                     }
                 }
             }
@@ -307,9 +246,7 @@ mod tests {
         }
         if mirrored {
             for plane in &mut current.planes {
-                plane
-                    .chunks_exact_mut(current.width)
-                    .for_each(<[f32]>::reverse);
+                plane.chunks_exact_mut(current.width).for_each(<[f32]>::reverse);
             }
         }
         current
@@ -337,42 +274,21 @@ mod tests {
             for mirrored in [false, true] {
                 let mut seen = RgbPlanes::default();
                 to_rgb(&picture.rotated(turns, mirrored).unwrap(), &mut seen).unwrap();
-                assert_eq!(
-                    seen,
-                    turned(&rgb, turns, mirrored),
-                    "{turns} turns, mirrored {mirrored}"
-                );
+                assert_eq!(seen, turned(&rgb, turns, mirrored), "{turns} turns, mirrored {mirrored}");
             }
         }
     }
 
     #[test]
     fn subsampling_turns_with_the_picture() {
-        let format = PixelFormat {
-            layout: Layout::Yuv422,
-            ..PixelFormat::YUV420P8
-        };
+        let format = PixelFormat { layout: Layout::Yuv422, ..PixelFormat::YUV420P8 };
         let picture = from_rgb(&gradient(8, 6), format, 8, 6).unwrap();
         let once = picture.rotated(1, false).unwrap();
-        assert_eq!(
-            (once.format.layout, once.width, once.height),
-            (Layout::Yuv440, 6, 8)
-        );
+        assert_eq!((once.format.layout, once.width, once.height), (Layout::Yuv440, 6, 8));
         assert_eq!(picture.rotated(4, false).unwrap(), picture);
-        assert_eq!(
-            once.rotated(3, false).unwrap().planes,
-            picture.planes,
-            "only samples moved"
-        );
-        let clockwise = from_rgb(&gradient(8, 6), PixelFormat::YUV420P8, 8, 6)
-            .unwrap()
-            .rotated(1, false)
-            .unwrap();
-        assert_eq!(
-            clockwise.format.site,
-            ChromaSite::Top,
-            "the left column is now the first row"
-        );
+        assert_eq!(once.rotated(3, false).unwrap().planes, picture.planes, "only samples moved");
+        let clockwise = from_rgb(&gradient(8, 6), PixelFormat::YUV420P8, 8, 6).unwrap().rotated(1, false).unwrap();
+        assert_eq!(clockwise.format.site, ChromaSite::Top, "the left column is now the first row");
     }
 
     proptest! {
