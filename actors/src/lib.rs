@@ -4,13 +4,18 @@
 //! [`DecodedFrame`]s. This crate never decides *when* something runs: threads, queues and retries belong to the
 //! engine. Nothing outside [`mod@ffmpeg`] calls FFmpeg, and nothing else here is `unsafe`.
 
+pub mod encode;
 pub mod error;
 pub mod ffmpeg;
 pub mod frame;
+pub mod join;
 pub mod ledger_store;
+pub mod publish;
 pub mod source_info;
 pub mod storage;
+pub mod tracks;
 
+pub use encode::{EncodeRequest, EncodedSegment, EncoderSettings, SegmentEncoder};
 pub use error::{ActorError, ErrorKind, Result};
 pub use frame::{Anchor, DecodedFrame, picture_hash};
 pub use source_info::{

@@ -66,6 +66,32 @@ impl MemoryStore {
             .map_err(|e| ActorError::storage(format!("cannot write memory:{key}: {e}")))
     }
 
+    /// Puts an object unless its key is taken; tells whether it did. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn put_new(&self, key: &str, bytes: Vec<u8>) -> Result<bool> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        match block_on(async move { operator.write_with(&path, bytes).if_not_exists(true).await })? {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
+            Err(e) => Err(ActorError::storage(format!("cannot write memory:{key}: {e}"))),
+        }
+    }
+
+    /// Gets an object; `None` where there is none. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        match block_on(async move { operator.read(&path).await })? {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(e) if e.kind() == opendal::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(ActorError::storage(format!("cannot read memory:{key}: {e}"))),
+        }
+    }
+
     /// Names an object of this service.
     #[must_use]
     pub fn location(&self, key: &str) -> Location {
