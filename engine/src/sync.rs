@@ -52,7 +52,7 @@ mod plain {
 mod switched {
     use std::cell::Cell;
     use std::ops::{Deref, DerefMut};
-    use std::sync::PoisonError;
+    use std::sync::{Arc, PoisonError};
 
     use super::plain;
 
@@ -60,7 +60,8 @@ mod switched {
         static MODELLED: Cell<bool> = const { Cell::new(false) };
     }
 
-    /// Runs `body` under shuttle `schedules` times, each with another random order of its threads.
+    /// Runs `body` under shuttle twice `schedules` times, each with another order of its threads: first with any thread at
+    /// every step, then with a few changes of priority, which finds what needs one thread to run long at a bad moment.
     ///
     /// Threads inside must be `shuttle::thread`s; all of them live on the calling OS thread.
     pub(crate) fn model(schedules: usize, body: impl Fn() + Send + Sync + 'static) {
@@ -72,7 +73,15 @@ mod switched {
         }
         MODELLED.set(true);
         let _leave = Leave;
-        shuttle::check_random(body, schedules);
+        let body = Arc::new(body);
+        shuttle::check_random(
+            {
+                let body = body.clone();
+                move || body()
+            },
+            schedules,
+        );
+        shuttle::check_pct(move || body(), schedules, 3);
     }
 
     /// A mutex of either kind.
