@@ -5,6 +5,7 @@ use restyle_models::device::DeviceChoice;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What a file or the flags say, unchecked; `None` means not said. Unknown keys are refused.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -23,7 +24,7 @@ pub struct RawConfig {
     /// Video codec of the output.
     pub codec: Option<String>,
     /// Constant rate factor of the encoder.
-    pub crf: Option<u32>,
+    pub crf: Option<f32>,
     /// Speed preset of the encoder.
     pub preset: Option<String>,
     /// Pixel format of the output, in FFmpeg's name.
@@ -32,6 +33,8 @@ pub struct RawConfig {
     pub strict: Option<bool>,
     /// Whether damaged frames are replaced by their nearest good neighbour.
     pub conceal: Option<bool>,
+    /// Seconds without progress after which a scorer that has work is replaced.
+    pub hang_seconds: Option<u64>,
 }
 
 impl RawConfig {
@@ -59,6 +62,7 @@ impl RawConfig {
             pix_fmt: self.pix_fmt.or(below.pix_fmt),
             strict: self.strict.or(below.strict),
             conceal: self.conceal.or(below.conceal),
+            hang_seconds: self.hang_seconds.or(below.hang_seconds),
         }
     }
 
@@ -68,9 +72,10 @@ impl RawConfig {
     /// [`ErrorKind::Configuration`] naming the value, its range and where it comes from.
     pub fn check(self) -> Result<(Config, JobOptions), Error> {
         let device = match self.device.as_deref() {
-            None => DeviceChoice::auto(),
-            Some(said) => DeviceChoice::parse(said).map_err(|e| Error::new(ErrorKind::Device, e.to_string()))?,
+            None => DeviceChoice::parse("auto"),
+            Some(said) => DeviceChoice::parse(said),
         };
+        let device = device.map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
         let workers = match self.workers {
             None => None,
             Some(n) if n > WORKERS_MAX => return Err(out_of_range("workers", n, 1, WORKERS_MAX)),
@@ -81,7 +86,16 @@ impl RawConfig {
         {
             return Err(out_of_range("size", width, SIZE_MIN, SIZE_MAX));
         }
-        let config = Config { device, workers, work_dir: self.work_dir.map_or_else(default_work_dir, Ok)? };
+        let hang_seconds = self.hang_seconds.unwrap_or(HANG_SECONDS);
+        if !(1..=HANG_SECONDS_MAX).contains(&hang_seconds) {
+            return Err(out_of_range("hang-seconds", hang_seconds, 1, HANG_SECONDS_MAX));
+        }
+        let config = Config {
+            device,
+            workers,
+            work_dir: self.work_dir.map_or_else(default_work_dir, Ok)?,
+            hang_after: Duration::from_secs(hang_seconds),
+        };
         let options = JobOptions {
             style: self.style,
             size: self.size,
@@ -96,11 +110,19 @@ impl RawConfig {
     }
 }
 
+/// A frame of 4K takes minutes on a slow core; what takes longer than this is taken for hung.
+const HANG_SECONDS: u64 = 600;
+const HANG_SECONDS_MAX: u64 = 86_400;
 const WORKERS_MAX: usize = 256;
 const SIZE_MIN: u32 = 32;
 const SIZE_MAX: u32 = 8192;
 
-fn out_of_range(name: &str, value: impl std::fmt::Display, low: impl std::fmt::Display, high: impl std::fmt::Display) -> Error {
+fn out_of_range(
+    name: &str,
+    value: impl std::fmt::Display,
+    low: impl std::fmt::Display,
+    high: impl std::fmt::Display,
+) -> Error {
     Error::new(ErrorKind::Configuration, format!("{name} is {value}, expected {low} to {high}"))
 }
 
@@ -113,6 +135,32 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     /// Folder of the work store, created when missing.
     pub work_dir: PathBuf,
+    /// A scorer that shows no progress for so long while it has work is replaced.
+    pub hang_after: Duration,
+}
+
+impl Config {
+    /// Returns the number of scorer nodes: as asked, else one a core on a CPU and one on a GPU.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        self.workers.map_or_else(|| if self.device == DeviceChoice::Cpu { cores() } else { 1 }, NonZeroUsize::get)
+    }
+
+    /// Returns how many threads each scorer may use, so that all of them together use every core once.
+    #[must_use]
+    pub fn threads_per_worker(&self) -> usize {
+        (cores() / self.worker_count()).max(1)
+    }
+
+    /// Returns how many segments are encoded at once: the next one begins while the last is flushed and committed.
+    #[must_use]
+    pub fn assembler_count(&self) -> usize {
+        (cores() / 2).clamp(2, 16)
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// What a job is, apart from its input and output: every field may change the output and is part of the job's id.
@@ -125,7 +173,7 @@ pub struct JobOptions {
     /// Video codec; `None` is the container's default.
     pub codec: Option<String>,
     /// Constant rate factor; `None` is the codec's default.
-    pub crf: Option<u32>,
+    pub crf: Option<f32>,
     /// Encoder preset; `None` is the codec's default.
     pub preset: Option<String>,
     /// Output pixel format; `None` keeps the source's.
@@ -145,7 +193,12 @@ pub fn default_work_dir() -> Result<PathBuf, Error> {
     absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .map(|state| state.join("restyle"))
-        .ok_or_else(|| Error::new(ErrorKind::Configuration, "neither XDG_STATE_HOME nor HOME is set: name a work folder with --work-dir"))
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::Configuration,
+                "neither XDG_STATE_HOME nor HOME is set: name a work folder with --work-dir",
+            )
+        })
 }
 
 #[cfg(test)]

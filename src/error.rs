@@ -104,3 +104,34 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<restyle_actors::ActorError> for Error {
+    fn from(error: restyle_actors::ActorError) -> Self {
+        use restyle_actors::ErrorKind as Actor;
+        let kind = match error.kind() {
+            Actor::InputUnreadable => ErrorKind::InputUnreadable,
+            Actor::InputRefused => ErrorKind::InputRefused,
+            Actor::InputChanged => ErrorKind::InputChanged,
+            Actor::Usage => ErrorKind::Usage,
+            Actor::Config => ErrorKind::Configuration,
+            Actor::Storage => ErrorKind::Storage,
+            Actor::DiskFull => ErrorKind::DiskFull,
+            Actor::Device => ErrorKind::Device,
+            Actor::Cancelled => ErrorKind::Interrupted,
+            _ => ErrorKind::JobFailed,
+        };
+        Self::new(kind, error.to_string()).with_frames(error.frames().to_vec())
+    }
+}
+
+impl From<restyle_engine::ledger::LedgerError> for Error {
+    fn from(error: restyle_engine::ledger::LedgerError) -> Self {
+        restyle_actors::ActorError::from(error).into()
+    }
+}
+
+impl From<restyle_engine::ledger::StoreError> for Error {
+    fn from(error: restyle_engine::ledger::StoreError) -> Self {
+        restyle_actors::ActorError::from(error).into()
+    }
+}

@@ -1,5 +1,6 @@
 //! What a job tells while it runs; the JSON lines of the command are these events.
 
+use crate::error::{Error, ErrorKind};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -112,6 +113,23 @@ pub struct Failed {
     pub frames: Vec<u64>,
     /// Whether the same command continues where this one ended.
     pub resumable: bool,
+}
+
+impl Failed {
+    /// Tells an error as an event; `job` is the id where the job came so far.
+    #[must_use]
+    pub fn new(job: Option<String>, error: &Error) -> Self {
+        Self {
+            job,
+            kind: error.kind().name(),
+            message: error.to_string(),
+            frames: error.frames().to_vec(),
+            resumable: matches!(
+                error.kind(),
+                ErrorKind::Interrupted | ErrorKind::Device | ErrorKind::DiskFull | ErrorKind::Storage
+            ),
+        }
+    }
 }
 
 #[cfg(test)]

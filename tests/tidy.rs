@@ -63,10 +63,18 @@ fn dependencies_point_one_way() {
     let (engine, models, actors) =
         (dependencies("restyle-engine"), dependencies("restyle-models"), dependencies("restyle-actors"));
     for (member, found, banned) in [
-        ("engine", &engine, &["restyle-models", "restyle-actors", "restyle", "candle-core", "ffmpeg-next", "opendal"][..]),
+        (
+            "engine",
+            &engine,
+            &["restyle-models", "restyle-actors", "restyle", "candle-core", "ffmpeg-next", "opendal"][..],
+        ),
         ("models", &models, &["restyle-engine", "restyle-actors", "restyle", "ffmpeg-next", "opendal", "actix"][..]),
         ("actors", &actors, &["restyle", "candle-core", "candle-nn", "actix"][..]),
-        ("root", &dependencies("restyle"), &["candle-core", "candle-nn", "ffmpeg-next", "ffmpeg-sys-next", "opendal", "actix"][..]),
+        (
+            "root",
+            &dependencies("restyle"),
+            &["candle-core", "candle-nn", "ffmpeg-next", "ffmpeg-sys-next", "opendal", "actix"][..],
+        ),
     ] {
         for name in banned {
             assert!(!found.contains(*name), "{member} depends on {name}");
@@ -87,7 +95,8 @@ fn actix_is_named_under_supervise_only() {
 fn unsafe_stays_in_kernels_and_ffmpeg() {
     for path in sources() {
         let name = relative(&path);
-        let allowed = name.starts_with("models/src/kernels") || name.starts_with("actors/src/ffmpeg") || name == "tests/tidy.rs";
+        let allowed =
+            name.starts_with("models/src/kernels") || name.starts_with("actors/src/ffmpeg") || name == "tests/tidy.rs";
         if !allowed {
             let code = code_of(&path);
             assert!(!code.contains("unsafe {") && !code.contains("unsafe fn"), "{name} holds unsafe code");
@@ -101,7 +110,13 @@ fn files_hold_one_idea() {
         let name = relative(&path);
         assert!(!name.ends_with("/util.rs") && !name.ends_with("/utils.rs") && !name.ends_with("/common.rs"), "{name}");
         if name.contains("/src/") || name.starts_with("src/") {
-            let lines = std::fs::read_to_string(&path).unwrap().split("\n#[cfg(test)]\nmod tests").next().unwrap().lines().count();
+            let lines = std::fs::read_to_string(&path)
+                .unwrap()
+                .split("\n#[cfg(test)]\nmod tests")
+                .next()
+                .unwrap()
+                .lines()
+                .count();
             assert!(lines <= 500, "{name} has {lines} lines without its tests");
         }
     }

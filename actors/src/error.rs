@@ -4,6 +4,9 @@
 //! carry credentials.
 
 use restyle_engine::Status;
+use restyle_engine::error::EngineError;
+use restyle_engine::ledger::{LedgerError, LedgerErrorKind, StoreError, StoreErrorKind};
+use restyle_models::{ModelError, ModelErrorKind};
 
 /// Result of everything in this crate that the world can make fail.
 pub type Result<T, E = ActorError> = std::result::Result<T, E>;
@@ -145,6 +148,48 @@ impl ActorError {
         match self {
             Self::Damaged { frames, .. } => frames,
             _ => &[],
+        }
+    }
+}
+
+impl ActorError {
+    /// Says that a frame cannot be scored.
+    #[must_use]
+    pub fn frame_failed(frame: u64, why: &str) -> Self {
+        Self::Damaged { frames: vec![frame], message: format!("frame {frame} cannot be scored: {why}") }
+    }
+}
+
+impl From<LedgerError> for ActorError {
+    fn from(error: LedgerError) -> Self {
+        match error.kind() {
+            LedgerErrorKind::Store(StoreErrorKind::DiskFull) => Self::DiskFull(error.to_string()),
+            _ => Self::Storage { message: error.to_string(), transient: error.status() == Status::Transient },
+        }
+    }
+}
+
+impl From<StoreError> for ActorError {
+    fn from(error: StoreError) -> Self {
+        LedgerError::from(error).into()
+    }
+}
+
+impl From<EngineError> for ActorError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Cancelled(_) => Self::Cancelled,
+            other => Self::Codec(other.to_string()),
+        }
+    }
+}
+
+impl From<ModelError> for ActorError {
+    fn from(error: ModelError) -> Self {
+        match error.kind() {
+            ModelErrorKind::Device | ModelErrorKind::DeviceLost => Self::Device(error.to_string()),
+            ModelErrorKind::Weights | ModelErrorKind::Options => Self::Config(error.to_string()),
+            _ => Self::Codec(error.to_string()),
         }
     }
 }

@@ -1,21 +1,31 @@
-//! The stages of a styling job: source, decode, encode, join, publish, on FFmpeg and opendal.
+//! The stages of a styling job on FFmpeg and opendal: source, decode, score, encode, join, publish.
 //!
-//! In data-flow order: a [`Location`] is opened as a [`Blob`], [`probe()`] tells what it holds, a [`FrameDecoder`] turns it
-//! into [`DecodedFrame`]s. This crate never decides *when* something runs: threads, queues and retries belong to the
-//! engine. Nothing outside [`mod@ffmpeg`] calls FFmpeg, and nothing else here is `unsafe`.
+//! In data-flow order: a [`Location`] is opened as a [`Blob`], [`probe()`] tells what it holds, a [`pass`] feeds the frames of a
+//! [`FrameDecoder`] to scorers and assembles what they make into segments, [`mod@join`] joins the segments and copies every other track,
+//! [`mod@publish`] puts the result where it belongs. Nothing outside [`mod@ffmpeg`] calls FFmpeg, and nothing else here is `unsafe`.
 
+pub mod assemble;
+pub mod control;
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod feed;
 pub mod ffmpeg;
 pub mod frame;
 pub mod join;
 pub mod ledger_store;
+pub mod packed;
+pub mod pass;
 pub mod publish;
+pub mod score;
+pub mod scored_log;
 pub mod source;
 pub mod source_info;
 pub mod storage;
+pub mod task;
+pub mod timed_store;
 pub mod tracks;
+pub mod writer;
 
 pub use decode::{DecodeOptions, FrameDecoder, ResumeReport};
 pub use encode::{EncodeRequest, EncodedSegment, EncoderSettings, SegmentEncoder};

@@ -73,7 +73,9 @@ fn no_video(shown: &str, streams: &[StreamInfo]) -> ActorError {
         .collect();
     kinds.dedup();
     let found = if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") };
-    ActorError::InputUnreadable(format!("input {shown} has no video stream, only {found}; give a file with moving pictures"))
+    ActorError::InputUnreadable(format!(
+        "input {shown} has no video stream, only {found}; give a file with moving pictures"
+    ))
 }
 
 /// Decodes up to the first good frame.

@@ -1,6 +1,7 @@
 //! Which device a model runs on.
 
 use crate::ModelError;
+use crate::kernels::Isa;
 use std::fmt;
 
 /// A device to run a model on.
@@ -55,6 +56,21 @@ impl fmt::Display for DeviceChoice {
 /// Lists the devices that this build can use here, the best last.
 pub fn available() -> Vec<DeviceChoice> {
     vec![DeviceChoice::Cpu]
+}
+
+/// Names the vector instructions that the kernels use on this processor.
+pub fn cpu_kernels() -> String {
+    Isa::detect().to_string()
+}
+
+/// Names what the bytes of a stylized picture depend on besides weights and options: device kind, precision, instructions.
+///
+/// Machines of one class give the same bytes; between classes sums are rounded in another order.
+pub fn numeric_class(device: DeviceChoice) -> String {
+    match device {
+        DeviceChoice::Cpu => format!("cpu f32 {}", cpu_kernels()),
+        DeviceChoice::Cuda(_) => "cuda".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod loss;
 pub mod oracle;
 pub mod pixels;
 pub mod resize;
+pub mod shipped;
 pub mod style;
 #[cfg(test)]
 mod testkit;

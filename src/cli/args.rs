@@ -73,7 +73,7 @@ pub(crate) struct RunArgs {
     pub(crate) codec: Option<String>,
     /// Quality of the encoder: lower is better and larger
     #[arg(long)]
-    pub(crate) crf: Option<u32>,
+    pub(crate) crf: Option<f32>,
     /// Speed preset of the encoder
     #[arg(long)]
     pub(crate) preset: Option<String>,

@@ -275,12 +275,8 @@ impl PacketDecoder {
         } else {
             None
         };
-        let arrival = Arrival {
-            pts: frame.best_effort_pts(),
-            duration: frame.duration(),
-            fault,
-            payload: Arc::new(frame),
-        };
+        let arrival =
+            Arrival { pts: frame.best_effort_pts(), duration: frame.duration(), fault, payload: Arc::new(frame) };
         let placed = self.timeline.place(arrival);
         self.ready.extend(placed);
     }

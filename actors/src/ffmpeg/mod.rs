@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod avio;
+pub mod capabilities;
 pub mod decoder;
 pub mod demux;
 pub mod describe;

@@ -1,0 +1,247 @@
+//! The encoder stage: puts the scored frames of a segment in order, writes them and commits the segment.
+//!
+//! A segment is committed whole or not at all. An assembler that fails or is abandoned leaves no segment; what it had put into packs is adopted
+//! by the next pass, which does the rest again.
+
+use crate::error::{ActorError, Result};
+use crate::packed;
+use crate::task::{Arrival, OpenSegment, ScoredFrame, SegmentEnd};
+use crate::writer::{SegmentWriter, WriterFactory};
+use crossbeam_channel::{Receiver, Sender};
+use restyle_engine::cancel::CancelToken;
+use restyle_engine::clock::Clock;
+use restyle_engine::item::{Item, ItemIndex, SegmentIndex};
+use restyle_engine::ledger::{
+    AttemptEnd, PackPolicy, PackWriter, PackedItem, SegmentHeader, SegmentLedger, SourceHash,
+};
+use restyle_engine::reorder::Reorder;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How an open segment ended.
+#[derive(Debug)]
+pub enum Assembled {
+    /// It is in the ledger.
+    Committed {
+        /// Which.
+        segment: SegmentIndex,
+        /// Its frames.
+        frames: u32,
+        /// Frames of it that came from packs.
+        adopted: u32,
+    },
+    /// The pass ended before the segment did; frames that are not in a pack are lost.
+    Abandoned {
+        /// Which.
+        segment: SegmentIndex,
+    },
+    /// It cannot be made.
+    Failed {
+        /// Which.
+        segment: SegmentIndex,
+        /// Why.
+        error: ActorError,
+    },
+}
+
+/// What the assemblers of a pass share.
+#[derive(Clone)]
+pub struct AssemblerParts {
+    /// Brings segments.
+    pub opened: Receiver<OpenSegment>,
+    /// Takes how each ended.
+    pub results: Sender<Assembled>,
+    /// Builds the writer of a segment.
+    pub writers: WriterFactory,
+    /// Where segments are committed.
+    pub segments: SegmentLedger,
+    /// Counts frames that were scored, for progress.
+    pub frames_done: Arc<AtomicU64>,
+    /// Whether frames go into packs: set while scoring is slow.
+    pub packing: Arc<AtomicBool>,
+    /// Frames of the job that were finished when the pass began.
+    pub items_finished: u64,
+    /// Ends what cannot be completed any more.
+    pub give_up: CancelToken,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The encoder stage of one pass, on one thread.
+pub struct Assembler {
+    parts: AssemblerParts,
+}
+
+impl Assembler {
+    /// Builds the stage.
+    #[must_use]
+    pub fn new(parts: AssemblerParts) -> Self {
+        Self { parts }
+    }
+
+    /// Assembles segments until no more are opened; `tick` is called for every arrival.
+    pub fn run(self, tick: &mut dyn FnMut()) {
+        for open in &self.parts.opened {
+            let assembled = self.assemble(&open, tick);
+            if self.parts.results.send(assembled).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn assemble(&self, open: &OpenSegment, tick: &mut dyn FnMut()) -> Assembled {
+        let (segment, ledger) = (open.segment, self.parts.segments.ledger());
+        let begun = ledger.begin_attempt(segment, self.parts.items_finished, false);
+        let attempt = match begun {
+            Ok(attempt) => attempt,
+            Err(error) => return Assembled::Failed { segment, error: error.into() },
+        };
+        let mut assembly = Assembly::new(&self.parts, open);
+        let ended = assembly.take_all(open, tick).and_then(|end| match end {
+            Some(end) => assembly.commit(end).map(Some),
+            None => assembly.keep().map(|()| None),
+        });
+        let (explained, assembled) = match ended {
+            Ok(Some((frames, adopted))) => return Assembled::Committed { segment, frames, adopted },
+            Ok(None) => (AttemptEnd::Preempted, Assembled::Abandoned { segment }),
+            Err(error) => (assembly.explain(&error), Assembled::Failed { segment, error }),
+        };
+        if let Err(error) = ledger.end_attempt(segment, attempt, &explained) {
+            // Unexplained, the attempt counts as a death: harsher than it was, never wrong.
+            tracing::warn!(%segment, %error, "the end of an attempt could not be recorded");
+        }
+        assembled
+    }
+}
+
+/// One segment under way.
+struct Assembly<'a> {
+    parts: &'a AssemblerParts,
+    segment: SegmentIndex,
+    previous: Option<SegmentIndex>,
+    first_frame: u64,
+    waiting: Reorder<Item<ScoredFrame>>,
+    writer: Option<Box<dyn SegmentWriter>>,
+    packs: PackWriter,
+    packed: bool,
+    written: u32,
+    adopted: u32,
+    first_pts: i64,
+    last: (i64, u128),
+}
+
+impl<'a> Assembly<'a> {
+    fn new(parts: &'a AssemblerParts, open: &OpenSegment) -> Self {
+        let window = open.arrivals.stats().capacity as usize;
+        Self {
+            parts,
+            segment: open.segment,
+            previous: open.previous,
+            first_frame: open.first_frame,
+            waiting: Reorder::new(ItemIndex(0), window),
+            writer: None,
+            packs: parts.segments.pack_writer(open.segment, PackPolicy::default(), Arc::clone(&parts.clock)),
+            packed: false,
+            written: 0,
+            adopted: 0,
+            first_pts: 0,
+            last: (0, 0),
+        }
+    }
+
+    /// Takes arrivals until the segment is whole; `None` when it never will be.
+    fn take_all(&mut self, open: &OpenSegment, tick: &mut dyn FnMut()) -> Result<Option<SegmentEnd>> {
+        let mut end: Option<SegmentEnd> = None;
+        while end.is_none_or(|e| self.written < e.frames) {
+            // What has arrived is taken even when the pass gives up: it may go into a pack.
+            let arrival = open.arrivals.try_recv().or_else(|_| open.arrivals.recv(&self.parts.give_up));
+            let Ok(arrival) = arrival else { return Ok(None) };
+            tick();
+            match arrival {
+                Arrival::End(seen) => end = Some(seen),
+                Arrival::Failed { number, message } => return Err(ActorError::frame_failed(number, &message)),
+                Arrival::Scored(item) => self.take(item)?,
+            }
+        }
+        Ok(end)
+    }
+
+    fn take(&mut self, item: Item<ScoredFrame>) -> Result<()> {
+        if item.payload.adopted {
+            self.adopted += 1;
+        } else {
+            self.parts.frames_done.fetch_add(1, Ordering::Relaxed);
+            self.pack(&item)?;
+        }
+        self.waiting.insert(item.id.index, item).map_err(|refused| ActorError::Codec(refused.to_string()))?;
+        while let Some(item) = self.waiting.pop() {
+            // The credit goes back when the item is dropped, here: the writer has taken the pixels.
+            self.write(&item.payload)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a finished frame durable before its segment is, while that takes long.
+    fn pack(&mut self, item: &Item<ScoredFrame>) -> Result<()> {
+        if !self.parts.packing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let bytes = packed::to_bytes(&item.payload.scored).map_err(|e| ActorError::Codec(e.to_string()))?;
+        let entry = PackedItem { index: item.id.index, pts: item.payload.pts, source: SourceHash(item.payload.hash) };
+        self.packed = true;
+        match self.packs.append(&entry, &bytes) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write(&mut self, frame: &ScoredFrame) -> Result<()> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                self.first_pts = frame.pts;
+                none.insert((self.parts.writers)()?)
+            }
+        };
+        writer.push(frame)?;
+        self.written += 1;
+        self.last = (frame.pts, frame.hash);
+        Ok(())
+    }
+
+    fn commit(&mut self, end: SegmentEnd) -> Result<(u32, u32)> {
+        let writer = self
+            .writer
+            .take()
+            .ok_or_else(|| ActorError::Codec("a segment without frames cannot be committed".into()))?;
+        let payload = writer.finish()?;
+        let header = SegmentHeader {
+            segment: self.segment,
+            items: end.frames,
+            previous: self.previous,
+            next: end.next,
+            first_pts: self.first_pts,
+            last_pts: self.last.0,
+            last_hash: SourceHash(self.last.1),
+            writer: self.parts.segments.ledger().writer().to_owned(),
+        };
+        self.parts.segments.commit(&header, &payload)?;
+        if (self.packed || self.adopted > 0)
+            && let Err(error) = self.parts.segments.drop_packs(self.segment)
+        {
+            tracing::warn!(segment = %self.segment, %error, "packs of a finished segment could not be deleted");
+        }
+        Ok((end.frames, self.adopted))
+    }
+
+    /// Seals what is packed of a segment that will not be whole in this pass.
+    fn keep(&mut self) -> Result<()> {
+        self.packs.seal().map_err(ActorError::from)
+    }
+
+    /// Says why the attempt failed, with the frame concerned as an index in the segment.
+    fn explain(&self, error: &ActorError) -> AttemptEnd {
+        let in_segment = |n: &u64| n.checked_sub(self.first_frame).and_then(|n| u32::try_from(n).ok()).map(ItemIndex);
+        AttemptEnd::Failed { message: error.to_string(), items: error.frames().iter().filter_map(in_segment).collect() }
+    }
+}

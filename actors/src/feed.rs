@@ -1,0 +1,223 @@
+//! The decoder stage: walks what is left to do, decodes it in plan order and feeds the scorers.
+//!
+//! A credit is taken before a frame is decoded, so that slow scorers, encoders or storage stop the decoder and never fill memory. A segment is
+//! opened only when an assembler takes it. Since credits are taken in plan order the oldest frame always has one (L2).
+//! Frames that a pack already holds are decoded, to be sure that they are the same, but never reach a scorer.
+
+use crate::decode::FrameDecoder;
+use crate::error::{ActorError, Result};
+use crate::frame::{Anchor, DecodedFrame};
+use crate::packed;
+use crate::task::{Arrival, FrameTask, OpenSegment, ScoredFrame, SegmentEnd};
+use crossbeam_channel::{Sender, select};
+use restyle_engine::cancel::CancelToken;
+use restyle_engine::credit::{Credit, Credits};
+use restyle_engine::item::{Item, ItemId, ItemIndex, SegmentIndex};
+use restyle_engine::ledger::{Adopted, Resume, Run, Scan, SegmentLedger, SourceHash};
+use restyle_engine::link::{LinkSender, link};
+use restyle_engine::steal::Pool;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where the cuts lie: segment `k` holds the frames from `origin + k * ticks` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cuts {
+    /// Length of a segment in ticks of the stream's time base; at least 1.
+    pub ticks: i64,
+    /// Timestamp of the first frame of the stream, once known.
+    pub origin: Option<i64>,
+}
+
+impl Cuts {
+    /// Returns the segment of a frame, never before that of the frame in front of it: timestamps may run backwards, segments may not.
+    fn segment_of(&mut self, pts: i64, previous: SegmentIndex) -> SegmentIndex {
+        let origin = *self.origin.get_or_insert(pts);
+        let index = pts.saturating_sub(origin).div_euclid(self.ticks.max(1)).clamp(0, i64::from(u32::MAX - 1));
+        // The clamp makes the conversion exact.
+        SegmentIndex(index as u32).max(previous)
+    }
+}
+
+/// What a feed needs besides its decoder.
+#[derive(Clone)]
+pub struct FeedParts {
+    /// Where the cuts lie.
+    pub cuts: Cuts,
+    /// Back-pressure of the whole pass.
+    pub credits: Credits,
+    /// Where the scorers take their work.
+    pub pool: Arc<Pool<FrameTask>>,
+    /// Where the assemblers take theirs: a rendezvous that ends when one of them takes the segment.
+    pub opener: Sender<OpenSegment>,
+    /// Where the work store is read for packs.
+    pub segments: SegmentLedger,
+    /// What packs hold of unfinished segments.
+    pub adopted: Arc<BTreeMap<SegmentIndex, Adopted>>,
+    /// Bytes that one frame in flight holds, decoded and scored together.
+    pub frame_bytes: u64,
+    /// Ends the feed between two frames.
+    pub stop: CancelToken,
+    /// Ends the feed at the end of the segment it is in.
+    pub stop_at_cut: Arc<AtomicBool>,
+}
+
+/// The decoder stage of one pass.
+pub struct Feed {
+    decoder: FrameDecoder,
+    parts: FeedParts,
+}
+
+/// The segment that the decoder is in.
+struct Current {
+    segment: SegmentIndex,
+    frames: u32,
+    route: LinkSender<Arrival>,
+}
+
+impl Feed {
+    /// Builds the stage on the thread that runs it.
+    #[must_use]
+    pub fn new(decoder: FrameDecoder, parts: FeedParts) -> Self {
+        Self { decoder, parts }
+    }
+
+    /// Feeds every run of missing segments, in order, and returns the decoder's warnings; blocks on credits and on the
+    /// assemblers. `tick` is called once a frame.
+    ///
+    /// # Errors
+    /// The decoder's errors with the frame's number; [`ActorError::Cancelled`] when told to stop before the end.
+    pub fn run(mut self, runs: &[Run], scan: &Scan, tick: &mut dyn FnMut()) -> Result<Vec<String>> {
+        let mut number = 0;
+        for run in runs {
+            number = run.first_item.unwrap_or_else(|| number + finished_between(scan, run));
+            number = self.feed_run(run, number, tick)?;
+        }
+        Ok(self.decoder.take_warnings())
+    }
+
+    /// Feeds one run and returns the number of the frame after it.
+    fn feed_run(&mut self, run: &Run, mut number: u64, tick: &mut dyn FnMut()) -> Result<u64> {
+        let mut previous = self.position(run, number)?;
+        let mut current: Option<Current> = None;
+        loop {
+            let credit = self
+                .parts
+                .credits
+                .acquire(self.parts.frame_bytes, &self.parts.stop)
+                .map_err(|_| ActorError::Cancelled)?;
+            tick();
+            let Some(frame) = self.decoder.next_frame()? else {
+                return close(current, None).map(|()| number);
+            };
+            let segment = self.parts.cuts.segment_of(frame.pts, previous.unwrap_or(SegmentIndex(0)));
+            if current.as_ref().is_none_or(|c| c.segment != segment) {
+                close(current.take(), Some(segment))?;
+                if run.stop_at == Some(segment) {
+                    return Ok(number);
+                }
+                if self.parts.stop_at_cut.load(Ordering::SeqCst) {
+                    return Err(ActorError::Cancelled);
+                }
+                current = Some(self.open(segment, previous, number)?);
+                previous = Some(segment);
+            }
+            if let Some(current) = &mut current {
+                self.push(current, frame, number, credit)?;
+            }
+            number += 1;
+        }
+    }
+
+    /// Puts the decoder at the beginning of a run and returns the segment before it.
+    fn position(&mut self, run: &Run, number: u64) -> Result<Option<SegmentIndex>> {
+        match run.resume {
+            Resume::Start => self.decoder.start_from_beginning().map(|()| None),
+            Resume::After(anchor) => {
+                // The anchor is the last frame of the segment before, which holds at least one.
+                let index = number.saturating_sub(1);
+                self.decoder.resume_after(Anchor { index, pts: anchor.pts, hash: anchor.hash.0 })?;
+                Ok(Some(anchor.segment))
+            }
+        }
+    }
+
+    /// Waits for an assembler and hands it the segment.
+    fn open(&self, segment: SegmentIndex, previous: Option<SegmentIndex>, first_frame: u64) -> Result<Current> {
+        // Every credit may be on its way to one segment, and its end besides: a send on this link never waits.
+        let (route, arrivals) = link("segment", self.parts.credits.limit().items + 2);
+        let open = OpenSegment { segment, previous, first_frame, arrivals };
+        select! {
+            send(self.parts.opener, open) -> sent => sent.map_err(|_| ActorError::Cancelled)?,
+            recv(self.parts.stop.ended()) -> _ => return Err(ActorError::Cancelled),
+        }
+        Ok(Current { segment, frames: 0, route })
+    }
+
+    fn push(&self, current: &mut Current, frame: DecodedFrame, number: u64, credit: Credit) -> Result<()> {
+        let id = ItemId { segment: current.segment, index: ItemIndex(current.frames) };
+        current.frames += 1;
+        match self.adopted(id, &frame, number)? {
+            Some(scored) => {
+                // An assembler that died is seen by the pass.
+                let _ = current.route.try_send(Arrival::Scored(Item::new(id, scored, credit)));
+            }
+            None => {
+                let task = FrameTask { frame, number, route: current.route.clone() };
+                self.parts.pool.push(Item::new(id, task, credit)).map_err(|_| ActorError::Cancelled)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what a pack holds for exactly this source frame.
+    fn adopted(&self, id: ItemId, frame: &DecodedFrame, number: u64) -> Result<Option<ScoredFrame>> {
+        let held = self.parts.adopted.get(&id.segment).and_then(|a| a.items.get(&id.index));
+        let same = held.filter(|h| h.item.pts == frame.pts && h.item.source == SourceHash(frame.hash));
+        let Some(held) = same else { return Ok(None) };
+        let bytes = self.parts.segments.read_adopted(held)?;
+        let scored = bytes.and_then(|b| packed::from_bytes(&b));
+        let (pts, duration, hash) = (frame.pts, frame.duration, frame.hash);
+        Ok(scored.map(|scored| ScoredFrame { number, pts, duration, hash, scored, adopted: true }))
+    }
+}
+
+/// Counts the frames of the finished segments that lie between the run before and this one.
+fn finished_between(scan: &Scan, run: &Run) -> u64 {
+    let Resume::After(anchor) = run.resume else { return 0 };
+    // Backwards from the anchor along the chain until a segment is missing: that one belongs to the run before.
+    let mut frames = 0;
+    let mut segment = Some(anchor.segment);
+    while let Some(header) = segment.and_then(|s| scan.finished.get(&s)) {
+        frames += u64::from(header.items);
+        segment = header.previous;
+    }
+    frames
+}
+
+/// Tells the assembler of a segment that the decoder has passed it.
+fn close(current: Option<Current>, next: Option<SegmentIndex>) -> Result<()> {
+    if let Some(Current { frames, route, .. }) = current {
+        // The link has room for every credit and the end; an assembler that died is seen by the pass.
+        let _ = route.try_send(Arrival::End(SegmentEnd { frames, next }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_follow_the_first_frame_and_never_go_back() {
+        let mut cuts = Cuts { ticks: 100, origin: None };
+        let segments: Vec<u32> = [950, 1000, 1049, 1050, 1700, 1100]
+            .into_iter()
+            .scan(SegmentIndex(0), |previous, pts| {
+                *previous = cuts.segment_of(pts, *previous);
+                Some(previous.0)
+            })
+            .collect();
+        assert_eq!(segments, [0, 0, 0, 1, 7, 7]);
+    }
+}

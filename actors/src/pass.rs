@@ -1,0 +1,420 @@
+//! One pass of the dataflow over what a job's ledger does not hold yet.
+//!
+//! Threads: one decoder, N scorers, M assemblers, each group a supervised stage. A pass never repairs itself apart from replacing scorers:
+//! when it ends, what was finished stands in the ledger, and the caller plans the next pass from there.
+//!
+//! It ends in the direction of the flow: the feed ends, the pool closes, the scorers end when it is empty, the assemblers when their segments
+//! are whole or never will be.
+
+use crate::assemble::{Assembled, Assembler, AssemblerParts};
+use crate::control::PassControl;
+use crate::decode::{DecodeOptions, FrameDecoder};
+use crate::error::{ActorError, Result};
+use crate::feed::{Cuts, Feed, FeedParts};
+use crate::score::{ScoreStage, Scorer};
+use crate::scored_log::ScoredLog;
+use crate::source_info::SourceInfo;
+use crate::storage::Blob;
+use crate::task::{Arrival, FrameTask, OpenSegment};
+use crate::writer::WriterFactory;
+use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
+use restyle_engine::cancel::CancelToken;
+use restyle_engine::clock::Clock;
+use restyle_engine::credit::{CreditLimit, Credits};
+use restyle_engine::item::{Item, SegmentIndex};
+use restyle_engine::ledger::{PackPolicy, Scan, SegmentLedger};
+use restyle_engine::stage::StageError;
+use restyle_engine::steal::{Poisoned, Pool, PoolConfig};
+use restyle_engine::supervise::{ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageSpec, SupervisionEventKind};
+use restyle_engine::worker::{ExitReason, WorkerContext, work};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Builds a scorer on the thread that uses it.
+pub type ScorerFactory = Arc<dyn Fn() -> Result<Box<dyn Scorer>> + Send + Sync>;
+
+/// What a pass works on and with.
+pub struct PassWork {
+    /// The source.
+    pub blob: Arc<Blob>,
+    /// What it holds.
+    pub source: Arc<SourceInfo>,
+    /// Whether damaged frames are concealed.
+    pub conceal: bool,
+    /// Length of a segment in ticks of the video stream's time base.
+    pub segment_ticks: i64,
+    /// Where finished segments go.
+    pub segments: SegmentLedger,
+    /// What is finished.
+    pub scan: Arc<Scan>,
+    /// Scorer nodes.
+    pub nodes: Vec<NodeSpec>,
+    /// Segments that are encoded at once.
+    pub assemblers: usize,
+    /// Builds a scorer.
+    pub scorer: ScorerFactory,
+    /// Builds the writer of a segment.
+    pub writer: WriterFactory,
+    /// Bytes of one frame decoded and scored together, for its credit.
+    pub frame_bytes: u64,
+    /// A scorer that shows no progress for so long while it has work is replaced.
+    pub hang_after: Duration,
+    /// Where scored frames are noted.
+    pub log: Arc<ScoredLog>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What a pass did.
+#[derive(Debug, Default)]
+pub struct PassReport {
+    /// Frames in segments that this pass committed, apart from those that came from packs.
+    pub frames_scored: u64,
+    /// Frames in segments that this pass committed and that an earlier one had scored.
+    pub frames_adopted: u64,
+    /// Segments that it committed.
+    pub segments_committed: u64,
+    /// Why segments or the decoder failed, in the order it was seen.
+    pub failures: Vec<ActorError>,
+    /// What a person should know: replaced scorers, segments that were concealed.
+    pub warnings: Vec<String>,
+    /// Whether it ended because it was told to.
+    pub interrupted: bool,
+}
+
+/// How often a pass looks at its counters to tell progress and to keep its deadline.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long threads that were told to end are waited for before they are left behind.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// One pass; see the module.
+pub struct Pass<'a> {
+    work: PassWork,
+    control: &'a PassControl,
+    credits: Credits,
+    pool: Arc<Pool<FrameTask>>,
+    stop: CancelToken,
+    stop_at_cut: Arc<AtomicBool>,
+    give_up: CancelToken,
+    packing: Arc<AtomicBool>,
+    frames_done: Arc<AtomicU64>,
+    report: PassReport,
+}
+
+/// The stages of a pass and what they send.
+struct Running {
+    decoder: StageHandle,
+    scorers: Arc<StageHandle>,
+    encoders: StageHandle,
+    feed: Receiver<Result<Vec<String>>>,
+    assembled: Receiver<Assembled>,
+    poisoned: Receiver<Poisoned<FrameTask>>,
+}
+
+/// What has ended already.
+#[derive(Default)]
+struct Ended {
+    feed: bool,
+    scorers: bool,
+    drain: bool,
+}
+
+impl<'a> Pass<'a> {
+    /// Prepares a pass; nothing runs yet.
+    #[must_use]
+    pub fn new(work: PassWork, control: &'a PassControl) -> Self {
+        // Enough that every scorer has a frame in hand and one to take next, and every open segment can hold one back.
+        let items = work.nodes.len() * 2 + work.assemblers * 2;
+        let credits = Credits::new(CreditLimit { items, bytes: work.frame_bytes.saturating_mul(items as u64) });
+        let pool = Arc::new(Pool::new(PoolConfig::default(), Arc::clone(&work.clock)));
+        Self {
+            work,
+            control,
+            credits,
+            pool,
+            stop: CancelToken::new(),
+            stop_at_cut: Arc::default(),
+            give_up: CancelToken::new(),
+            // Until the pace is known a frame may take minutes.
+            packing: Arc::new(AtomicBool::new(true)),
+            frames_done: Arc::default(),
+            report: PassReport::default(),
+        }
+    }
+
+    /// Runs the pass to its end; blocks. `on_frames` is told several times a second how many frames were scored or adopted.
+    ///
+    /// # Errors
+    /// What concerns the whole job: the ledger cannot be read, no threads. Failures of segments are in the report.
+    pub fn run(mut self, on_frames: &mut dyn FnMut(u64)) -> Result<PassReport> {
+        let plane = ControlPlane::start_with(Arc::clone(&self.work.clock))?;
+        let running = self.start(&plane)?;
+        self.control.attach(&running.scorers);
+        self.watch(&running, on_frames);
+        self.control.detach();
+        for stage in [&running.decoder, &*running.scorers, &running.encoders] {
+            // A stage that has ended answers with an error, which is what is wanted.
+            let _ = stage.stop(GRACE);
+            stage.wait_timeout(GRACE);
+        }
+        self.report.interrupted = self.control.is_draining();
+        on_frames(self.frames_done.load(Ordering::Relaxed));
+        Ok(self.report)
+    }
+
+    fn start(&mut self, plane: &ControlPlane) -> Result<Running> {
+        let (opener, opened) = bounded(0);
+        let (results, assembled) = unbounded();
+        let adopted = Arc::new(self.work.segments.adopt(&self.work.scan)?);
+        for (segment, found) in adopted.iter() {
+            for (key, rejection) in &found.rejected {
+                self.report.warnings.push(format!("{key} of segment {segment} is not used: {rejection}"));
+            }
+        }
+        let adopted_items: u64 = adopted.values().map(|a| a.items.len() as u64).sum();
+        let finished: u64 = self.work.scan.finished.values().map(|h| u64::from(h.items)).sum();
+        let encoders = self.start_assemblers(plane, opened, results, finished + adopted_items)?;
+        let scorers = Arc::new(self.start_scorers(plane)?);
+        let parts = FeedParts {
+            cuts: self.cuts(),
+            credits: self.credits.clone(),
+            pool: Arc::clone(&self.pool),
+            opener,
+            segments: self.work.segments.clone(),
+            adopted,
+            frame_bytes: self.work.frame_bytes,
+            stop: self.stop.clone(),
+            stop_at_cut: Arc::clone(&self.stop_at_cut),
+        };
+        let (decoder, feed) = self.start_feed(plane, parts)?;
+        Ok(Running { decoder, scorers, encoders, feed, assembled, poisoned: self.pool.poisoned() })
+    }
+
+    fn cuts(&self) -> Cuts {
+        let first = self.work.scan.finished.get(&SegmentIndex(0));
+        Cuts { ticks: self.work.segment_ticks, origin: first.map(|h| h.first_pts) }
+    }
+
+    fn start_assemblers(
+        &self,
+        plane: &ControlPlane,
+        opened: Receiver<OpenSegment>,
+        results: Sender<Assembled>,
+        items_finished: u64,
+    ) -> Result<StageHandle> {
+        let parts = AssemblerParts {
+            opened,
+            results,
+            writers: Arc::clone(&self.work.writer),
+            segments: self.work.segments.clone(),
+            frames_done: Arc::clone(&self.frames_done),
+            packing: Arc::clone(&self.packing),
+            items_finished,
+            give_up: self.give_up.clone(),
+            clock: Arc::clone(&self.work.clock),
+        };
+        // Each thread takes its own share, so that the results end when the last thread does.
+        let shares = Mutex::new(vec![parts; self.work.assemblers]);
+        let nodes = (0..self.work.assemblers).map(|k| NodeSpec::new(format!("encode-{k}").as_str(), "cpu")).collect();
+        let spec = StageSpec { name: "encode".into(), policy: RestartPolicy::never(), hang_after: None, nodes };
+        let run = move |context: WorkerContext| {
+            let Some(parts) = shares.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
+                return ExitReason::Stopped;
+            };
+            Assembler::new(parts).run(&mut || context.progress.tick());
+            ExitReason::Finished
+        };
+        Ok(plane.stage(spec, run)?)
+    }
+
+    fn start_scorers(&self, plane: &ControlPlane) -> Result<StageHandle> {
+        let spec = StageSpec {
+            name: "score".into(),
+            policy: RestartPolicy::restarting(),
+            hang_after: Some(self.work.hang_after),
+            nodes: self.work.nodes.clone(),
+        };
+        let (factory, pool, log) = (Arc::clone(&self.work.scorer), Arc::clone(&self.pool), Arc::clone(&self.work.log));
+        let run = move |context: WorkerContext| {
+            let scorer = match factory() {
+                Ok(scorer) => scorer,
+                Err(error) => return ExitReason::from_error(&StageError::new(error.status(), error.to_string())),
+            };
+            let mut stage = ScoreStage::new(scorer, Arc::clone(&log));
+            work(&context, &pool, &mut stage, &mut deliver)
+        };
+        Ok(plane.stage(spec, run)?)
+    }
+
+    fn start_feed(
+        &self,
+        plane: &ControlPlane,
+        parts: FeedParts,
+    ) -> Result<(StageHandle, Receiver<Result<Vec<String>>>)> {
+        let (ended, feed) = bounded(1);
+        let todo = self.work.scan.todo()?;
+        let (blob, source, scan) =
+            (Arc::clone(&self.work.blob), Arc::clone(&self.work.source), Arc::clone(&self.work.scan));
+        let conceal = self.work.conceal;
+        let parts = Mutex::new(Some((parts, ended)));
+        let run = move |context: WorkerContext| {
+            let taken = parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some((parts, ended)) = taken else { return ExitReason::Stopped };
+            let options = DecodeOptions { conceal, threads: 1, cancel: parts.stop.clone() };
+            let decoder = FrameDecoder::open(Arc::clone(&blob), &source, options);
+            let fed = decoder.and_then(|d| Feed::new(d, parts).run(&todo.runs, &scan, &mut || context.progress.tick()));
+            // The pass may have given up on its feed.
+            let _ = ended.send(fed);
+            ExitReason::Finished
+        };
+        let nodes = vec![NodeSpec::new("decode", "cpu")];
+        let spec = StageSpec { name: "decode".into(), policy: RestartPolicy::never(), hang_after: None, nodes };
+        Ok((plane.stage(spec, run)?, feed))
+    }
+
+    /// Waits for the end of everything, and gives up what has not ended at the deadline.
+    fn watch(&mut self, running: &Running, on_frames: &mut dyn FnMut(u64)) {
+        let started = self.work.clock.now();
+        let mut ended = Ended::default();
+        let scorers_ended = running.scorers.ended().ended();
+        loop {
+            on_frames(self.frames_done.load(Ordering::Relaxed));
+            self.set_packing(started);
+            self.drain(running, &mut ended);
+            let (idle_feed, idle_scorers) = (never(), never());
+            select! {
+                recv(if ended.feed { &idle_feed } else { &running.feed }) -> fed => {
+                    ended.feed = true;
+                    self.feed_ended(fed.unwrap_or_else(|_| Err(ActorError::Codec("the decoder panicked".into()))));
+                }
+                recv(if ended.scorers { &idle_scorers } else { scorers_ended }) -> _ => {
+                    ended.scorers = true;
+                    self.scorers_ended(running);
+                }
+                recv(running.assembled) -> assembled => match assembled {
+                    Ok(assembled) => self.segment_ended(assembled),
+                    // Every assembler has ended, so no segment is open and none will be.
+                    Err(_) => break,
+                },
+                recv(running.poisoned) -> poisoned => if let Ok(poisoned) = poisoned { condemn(poisoned) },
+                default(LOOK) => {}
+            }
+            if self.control.is_late() {
+                self.abandon(running);
+                break;
+            }
+        }
+        self.take_warnings(running);
+    }
+}
+
+impl Pass<'_> {
+    /// Packs are written while a segment takes longer than what may be lost.
+    fn set_packing(&self, started: Duration) {
+        let done = self.frames_done.load(Ordering::Relaxed);
+        if done == 0 {
+            return;
+        }
+        let video = &self.work.source.video;
+        let seconds = self.work.segment_ticks as f64 * video.time_base.as_f64();
+        let frames = (seconds * video.average_frame_rate.as_f64()).clamp(1.0, f64::from(u32::MAX));
+        let each = (self.work.clock.now() - started) / u32::try_from(done).unwrap_or(u32::MAX);
+        self.packing.store(PackPolicy::default().wants_packs(frames as u32, each), Ordering::Relaxed);
+    }
+
+    /// Turns a drain of the job into one of the stages: with packs everything stops now, without them the open segments are completed.
+    fn drain(&self, running: &Running, ended: &mut Ended) {
+        let Some(notice) = self.control.notice_left().filter(|_| !ended.drain) else { return };
+        ended.drain = true;
+        self.stop_at_cut.store(true, Ordering::SeqCst);
+        if self.packing.load(Ordering::Relaxed) {
+            self.stop.cancel();
+            // A stage that ended by itself needs no drain.
+            let _ = running.scorers.drain(notice);
+        }
+    }
+
+    fn feed_ended(&mut self, fed: Result<Vec<String>>) {
+        self.pool.close();
+        match fed {
+            Ok(warnings) => self.report.warnings.extend(warnings),
+            Err(ActorError::Cancelled) => {}
+            Err(error) => self.report.failures.push(error),
+        }
+    }
+
+    /// After the scorers nothing more can arrive: a segment that is not whole by then never will be.
+    fn scorers_ended(&mut self, running: &Running) {
+        let report = running.scorers.wait();
+        let stats = self.pool.stats();
+        if stats.committed + stats.poisoned < stats.pushed && !self.control.is_draining() {
+            let why: Vec<String> = report.failures().map(|(node, exit)| format!("{node} {exit}")).collect();
+            let lost = report.failures().any(|(_, exit)| matches!(exit, ExitReason::DeviceLost(_)));
+            let message = format!("no scorer is left: {}", why.join("; "));
+            self.report.failures.push(if lost { ActorError::Device(message) } else { ActorError::Codec(message) });
+        }
+        self.stop.cancel();
+        self.give_up.cancel();
+    }
+
+    fn segment_ended(&mut self, assembled: Assembled) {
+        match assembled {
+            Assembled::Committed { frames, adopted, .. } => {
+                self.report.segments_committed += 1;
+                self.report.frames_scored += u64::from(frames - adopted);
+                self.report.frames_adopted += u64::from(adopted);
+            }
+            Assembled::Abandoned { segment } => tracing::debug!(%segment, "segment abandoned"),
+            Assembled::Failed { segment, error } => {
+                tracing::warn!(%segment, %error, "segment failed");
+                self.report.failures.push(error);
+            }
+        }
+    }
+
+    /// Leaves behind what did not end within the notice: a frame in a scorer counts as in flight.
+    fn abandon(&mut self, running: &Running) {
+        self.stop.cancel();
+        let _ = running.scorers.stop(Duration::ZERO);
+        self.give_up.cancel();
+        // The packs of open segments are sealed by their assemblers, which wait for nothing any more.
+        while let Ok(assembled) = running.assembled.recv_timeout(GRACE) {
+            self.segment_ended(assembled);
+        }
+    }
+
+    fn take_warnings(&mut self, running: &Running) {
+        for event in running.scorers.events().try_iter() {
+            match event.kind {
+                SupervisionEventKind::WorkerExited { node, reason, .. } if reason.is_failure() => {
+                    self.report.warnings.push(format!("scorer {node} {reason}"));
+                }
+                SupervisionEventKind::NodeGivenUp { node, reason } => {
+                    self.report.warnings.push(format!("scorer {node} is not started again: {reason}"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Sends a scored frame to the assembler of its segment.
+fn deliver(item: Item<crate::score::Delivery>) {
+    let (delivery, credit) = {
+        let id = item.id;
+        let (delivery, credit) = item.into_parts();
+        ((id, delivery), credit)
+    };
+    let (id, crate::score::Delivery { frame, route }) = delivery;
+    // An assembler that died is seen by the pass; the frame's credit goes back here.
+    let _ = route.try_send(Arrival::Scored(Item::new(id, frame, credit)));
+}
+
+/// Tells the segment of a frame that it cannot be scored.
+fn condemn(poisoned: Poisoned<FrameTask>) {
+    let number = poisoned.item.payload.number;
+    let message = format!("scoring failed {} times: {}", poisoned.item.attempt.0, poisoned.reason);
+    let _ = poisoned.item.payload.route.try_send(Arrival::Failed { number, message });
+}

@@ -1,0 +1,80 @@
+//! `restyle doctor`: whether this machine can do the work, and what to do where it cannot.
+
+use super::args::DoctorArgs;
+use super::output;
+use crate::config::default_work_dir;
+use crate::error::{Error, ErrorKind};
+use restyle_actors::ffmpeg::capabilities::Capabilities;
+use restyle_actors::ledger_store::LocalStore;
+use restyle_engine::ledger::ObjectStore;
+use restyle_models::device;
+use serde::Serialize;
+use std::path::Path;
+
+#[derive(Serialize)]
+struct Report {
+    schema: u32,
+    restyle: &'static str,
+    ffmpeg: Capabilities,
+    cores: usize,
+    kernels: String,
+    cuda: String,
+    work_dir: std::path::PathBuf,
+    work_dir_problem: Option<String>,
+}
+
+pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
+    let work_dir = args.work_dir.clone().map_or_else(default_work_dir, Ok)?;
+    let report = Report {
+        schema: crate::event::SCHEMA,
+        restyle: env!("CARGO_PKG_VERSION"),
+        ffmpeg: Capabilities::read(),
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        kernels: device::cpu_kernels(),
+        cuda: device::DeviceChoice::Cuda(0)
+            .check()
+            .map_or_else(|e| e.to_string(), |()| "cuda:0 can be used".to_owned()),
+        work_dir_problem: try_store(&work_dir).err(),
+        work_dir,
+    };
+    if args.json {
+        output::write_json(&report)?
+    } else {
+        output::write(&describe(&report))?
+    }
+    match (&report.work_dir_problem, report.ffmpeg.encoders.iter().find(|e| e.0 == "libx264")) {
+        (Some(problem), _) => {
+            Err(Error::new(ErrorKind::Storage, format!("work folder {}: {problem}", report.work_dir.display())))
+        }
+        (None, Some((_, false)) | None) => Err(Error::new(
+            ErrorKind::Configuration,
+            "this FFmpeg has no libx264: install a build that has it, or always name --codec",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Creates and deletes an object, as a job would.
+fn try_store(folder: &Path) -> Result<(), String> {
+    let key = format!("doctor/{}", std::process::id());
+    LocalStore::open(folder)
+        .and_then(|store| store.create(&key, b"can objects be created here?").and_then(|_| store.delete(&key)))
+        .map_err(|e| e.to_string())
+}
+
+fn describe(report: &Report) -> String {
+    let mut text = format!("restyle      {}\n", report.restyle);
+    let f = &report.ffmpeg;
+    text += &format!(
+        "FFmpeg       avcodec {}, avformat {}, avfilter {}, swscale {}; {}\n",
+        f.avcodec, f.avformat, f.avfilter, f.swscale, f.license
+    );
+    for (name, there) in &f.encoders {
+        text += &format!("  {name:<11}{}\n", if *there { "yes" } else { "no" });
+    }
+    text += &format!("CPU          {} cores, kernels: {}\n", report.cores, report.kernels);
+    text += &format!("CUDA         {}\n", report.cuda);
+    let state = report.work_dir_problem.as_deref().unwrap_or("writable, objects are created once");
+    text += &format!("work folder  {}: {state}\n", report.work_dir.display());
+    text
+}

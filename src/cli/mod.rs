@@ -1,0 +1,72 @@
+//! The command line: verbs over the facade. Nothing in here is needed by an embedder.
+
+mod args;
+mod doctor;
+mod jobs;
+mod output;
+mod probe;
+mod progress;
+mod run;
+mod signals;
+mod styles;
+
+use crate::error::Error;
+use args::{Cli, Verb};
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+/// Parses the arguments, runs the verb and returns the process's exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // clap's own code for usage errors is 2, which is ours as well; help and version are 0.
+            let code = if told.use_stderr() { 2 } else { 0 };
+            let _ = told.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_logging();
+    match dispatch(cli.verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Result<(), Error> {
+    match verb {
+        Verb::Run(args) => run::run(*args),
+        Verb::Probe(args) => probe::probe(&args),
+        Verb::Styles(args) => styles::styles(args.verb),
+        Verb::Jobs(args) => jobs::jobs(args.verb),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "restyle", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Man => output::write(&manual()),
+    }
+}
+
+fn manual() -> String {
+    let mut page = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+/// Logs go to standard error; `RESTYLE_LOG` filters them (`restyle=debug`), warnings and worse by default.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RESTYLE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .try_init();
+}

@@ -1,0 +1,382 @@
+//! Drives one job from its request to its published output.
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Finished, Planned, Progress};
+use crate::job::{Job, Overwrite};
+use crate::pace::Pace;
+use crate::prepare::{Plan, Prepared};
+use crossbeam_channel::Sender;
+use restyle_actors::control::PassControl;
+use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
+use restyle_actors::join::{JoinRequest, join};
+use restyle_actors::ledger_store::{Holder, JobLock, LocalStore};
+use restyle_actors::pass::{Pass, PassReport, PassWork};
+use restyle_actors::score::{Scorer, StyleScorer};
+use restyle_actors::scored_log::ScoredLog;
+use restyle_actors::timed_store::{Spent, TimedStore};
+use restyle_actors::writer::{SegmentWriter, VideoWriter};
+use restyle_actors::{ActorError, publish};
+use restyle_engine::clock::Clock;
+use restyle_engine::ledger::{Digest, Ledger, PublishedOutput, Scan, SegmentLedger};
+use restyle_engine::stage::Status;
+use restyle_engine::supervise::NodeSpec;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Passes without a single new segment after which a job is given up: what failed three times the same way will fail again.
+const BARREN_PASSES_MAX: u32 = 3;
+
+/// One job under way.
+pub(crate) struct Drive {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    control: PassControl,
+    events: Sender<Event>,
+    id: Option<String>,
+}
+
+/// What the job object of the ledger says.
+#[derive(Debug, Serialize)]
+struct Request<'a> {
+    input: String,
+    output: String,
+    style: &'a str,
+    style_digest: String,
+}
+
+/// A job whose ledger is open and locked.
+struct Opened {
+    ledger: Ledger,
+    segments: SegmentLedger,
+    plan: Plan,
+    /// Where files of the job lie that are no objects: what is staged, hints.
+    folder: PathBuf,
+    store: Arc<LocalStore>,
+    ledger_time: Spent,
+    _lock: JobLock,
+}
+
+/// What was done so far in this run.
+#[derive(Default)]
+struct Tally {
+    frames_scored: u64,
+    frames_rescored: u64,
+    segments_reused: u64,
+    frames_reused: u64,
+    published_before: bool,
+}
+
+impl Drive {
+    pub(crate) fn new(config: Config, clock: Arc<dyn Clock>, control: PassControl, events: Sender<Event>) -> Self {
+        Self { config, clock, control, events, id: None }
+    }
+
+    /// Returns the job's id once it is known.
+    pub(crate) fn job_id(&self) -> Option<String> {
+        self.id.clone()
+    }
+
+    /// Tells a plan for which nothing has been done yet.
+    pub(crate) fn planned(config: &Config, prepared: &Prepared) -> Result<Planned, Error> {
+        Ok(Self::planned_with(config, prepared, &prepared.plan, &Tally::default()))
+    }
+
+    fn planned_with(config: &Config, prepared: &Prepared, plan: &Plan, tally: &Tally) -> Planned {
+        Planned {
+            job: prepared.id.to_string(),
+            frames_about: plan.source.video.frames_about,
+            frames_reused: tally.frames_reused,
+            segments_reused: tally.segments_reused,
+            workers: config.worker_count(),
+            device: config.device.to_string(),
+            size: plan.source.video.upright_size(),
+            encoder: format!("{} {}", plan.encoder.codec.name(), plan.encoder.pix_fmt),
+            work: config.work_dir.clone(),
+        }
+    }
+
+    /// Runs the job.
+    ///
+    /// # Errors
+    /// What ended it; [`ErrorKind::Interrupted`] when it was told to stop.
+    pub(crate) fn run(&mut self, job: &Job) -> Result<Finished, Error> {
+        let started = self.clock.now();
+        let prepared = Prepared::open(&self.config, job)?;
+        self.id = Some(prepared.id.to_string());
+        for message in &prepared.warnings {
+            self.warn(message);
+        }
+        let opened = self.open(job, &prepared)?;
+        if let Some(done) = self.published_already(&opened, &prepared, job.overwrite)? {
+            return self.finished(&opened, &done, &Tally { published_before: true, ..Tally::default() }, started);
+        }
+        let tally = self.score_everything(&opened, &prepared)?;
+        let published = self.publish(&opened, &prepared, job.overwrite)?;
+        let finished = self.finished(&opened, &published, &tally, started)?;
+        crate::jobs::collect_others(&opened.ledger, &opened.store);
+        Ok(finished)
+    }
+
+    /// Opens the job's ledger, alone: waits while another process works on the same job.
+    fn open(&self, job: &Job, prepared: &Prepared) -> Result<Opened, Error> {
+        let store = Arc::new(LocalStore::open(&self.config.work_dir)?);
+        let lock = self.lock(&store, prepared)?;
+        let folder = store.root().join("jobs").join(prepared.id.to_string());
+        let (timed, ledger_time) = TimedStore::new(store.clone(), Arc::clone(&self.clock));
+        let ledger = Ledger::new(Arc::new(timed), prepared.id, crate::jobs::writer_name(&*self.clock));
+        if job.fresh {
+            ledger.forget()?;
+        }
+        ledger.open_or_create_job(&Request {
+            input: job.input.clone(),
+            output: prepared.output.to_string(),
+            style: &prepared.style.name,
+            style_digest: prepared.style.weights.describe().digest,
+        })?;
+        let stated = ledger.fix_plan(&prepared.plan)?.value;
+        let plan: Plan = stated.content()?;
+        if plan.numeric_class != prepared.plan.numeric_class {
+            let message = format!(
+                "this job was begun as `{}` and this process is `{}`: the pictures would differ; finish it there, or add --fresh",
+                plan.numeric_class, prepared.plan.numeric_class
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        ledger.lift_quarantines()?;
+        Ok(Opened { segments: ledger.segments(&stated), ledger, plan, folder, store, ledger_time, _lock: lock })
+    }
+
+    fn lock(&self, store: &LocalStore, prepared: &Prepared) -> Result<JobLock, Error> {
+        let tell = |holder: &Holder| self.warn(&format!("{holder} works on this job: waiting for it"));
+        store.lock_blocking(&prepared.id, self.control.token(), tell)?.ok_or_else(interrupted)
+    }
+
+    /// Returns the output of an earlier run when it stands where it should; refuses to go on over a foreign one.
+    fn published_already(
+        &self,
+        opened: &Opened,
+        prepared: &Prepared,
+        overwrite: Overwrite,
+    ) -> Result<Option<PublishedOutput>, Error> {
+        let Some(existing) = publish::existing(&prepared.output)? else { return Ok(None) };
+        let ours = |o: &PublishedOutput| o.bytes == existing.bytes && o.blake3.to_string() == existing.blake3;
+        if let Some(out) = opened.ledger.out()?.filter(ours) {
+            return Ok(Some(out));
+        }
+        // Killed between publishing and recording it: the intent was written before.
+        if let Some(intent) = opened.ledger.intents()?.into_iter().find(ours) {
+            opened.ledger.record_out(&intent)?;
+            return Ok(Some(intent));
+        }
+        match overwrite {
+            Overwrite::Allowed => Ok(None),
+            Overwrite::Refused => {
+                let message = format!(
+                    "{} is there already and this job did not make it: name another output or add --overwrite",
+                    prepared.output
+                );
+                Err(Error::new(ErrorKind::Usage, message))
+            }
+        }
+    }
+
+    /// Runs passes until every segment is in the ledger.
+    fn score_everything(&self, opened: &Opened, prepared: &Prepared) -> Result<Tally, Error> {
+        let log = Arc::new(ScoredLog::open(&opened.folder)?);
+        let mut tally = Tally::default();
+        let mut scan = opened.segments.scan()?;
+        for (key, rejection) in &scan.rejected {
+            self.warn(&format!("{key} is not used: {rejection}"));
+        }
+        let todo = scan.todo()?;
+        tally.segments_reused = u64::from(todo.segments_finished);
+        tally.frames_reused = todo.items_finished;
+        self.tell(Event::Planned(Self::planned_with(&self.config, prepared, &opened.plan, &tally)));
+        let pace = Pace::start(Arc::clone(&self.clock), &opened.plan.source, tally.frames_reused);
+        let mut barren = 0;
+        while !scan.todo()?.is_complete() {
+            if self.control.is_draining() {
+                return Err(interrupted());
+            }
+            let report = self.pass(opened, prepared, Arc::new(scan), &log, &pace)?;
+            for message in &report.warnings {
+                self.warn(message);
+            }
+            barren = if report.segments_committed == 0 { barren + 1 } else { 0 };
+            tally.frames_scored += report.frames_scored;
+            tally.frames_reused += report.frames_adopted;
+            if let Some(error) = verdict(report, barren) {
+                return Err(error);
+            }
+            scan = opened.segments.scan()?;
+        }
+        tally.frames_rescored = log.rescored();
+        Ok(tally)
+    }
+
+    fn pass(
+        &self,
+        opened: &Opened,
+        prepared: &Prepared,
+        scan: Arc<Scan>,
+        log: &Arc<ScoredLog>,
+        pace: &Pace,
+    ) -> Result<PassReport, Error> {
+        let (weights, device) = (Arc::clone(&prepared.style.weights), self.config.device.clone());
+        let (options, threads) = (prepared.stylize_options(), self.config.threads_per_worker());
+        let settings = Arc::new(opened.plan.encoder.clone());
+        let work = PassWork {
+            blob: Arc::clone(&prepared.blob),
+            source: Arc::new(opened.plan.source.clone()),
+            conceal: opened.plan.conceal,
+            segment_ticks: opened.plan.segment_ticks,
+            segments: opened.segments.clone(),
+            scan,
+            nodes: self.nodes(),
+            assemblers: self.config.assembler_count(),
+            scorer: Arc::new(move || {
+                let model = restyle_models::style::build(&weights, &device, threads)?;
+                Ok(Box::new(StyleScorer::new(model, options.clone(), 1)) as Box<dyn Scorer>)
+            }),
+            writer: Arc::new(move || {
+                Ok(Box::new(VideoWriter::new(SegmentEncoder::new(&settings)?)) as Box<dyn SegmentWriter>)
+            }),
+            frame_bytes: frame_bytes(&opened.plan),
+            hang_after: self.config.hang_after,
+            log: Arc::clone(log),
+            clock: Arc::clone(&self.clock),
+        };
+        let mut on_frames = |frames: u64| {
+            if let Some(progress) = pace.progress(frames) {
+                self.tell(Event::Progress(progress));
+            }
+        };
+        Ok(Pass::new(work, &self.control).run(&mut on_frames)?)
+    }
+
+    /// One node a scorer, named after its device.
+    fn nodes(&self) -> Vec<NodeSpec> {
+        let device = self.config.device.to_string();
+        (0..self.config.worker_count())
+            .map(|k| NodeSpec::new(format!("{device}-{k}").as_str(), device.as_str()))
+            .collect()
+    }
+
+    /// Joins the segments, attaches every other track and publishes the result.
+    fn publish(&self, opened: &Opened, prepared: &Prepared, overwrite: Overwrite) -> Result<PublishedOutput, Error> {
+        let scan = opened.segments.scan()?;
+        let frames = scan.finished.values().map(|h| u64::from(h.items)).sum();
+        self.phase("joining", frames);
+        let staged = opened.folder.join("staged");
+        let mut segments = scan.finished.keys().map(|index| {
+            let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
+            EncodedSegment::from_bytes(&loaded.payload)
+        });
+        let joined = join(JoinRequest {
+            blob: &prepared.blob,
+            source: &opened.plan.source,
+            settings: &opened.plan.encoder,
+            segments: &mut segments,
+            staged: &staged,
+            cancel: self.control.token(),
+        })?;
+        for message in &joined.warnings {
+            self.warn(message);
+        }
+        self.phase("publishing", frames);
+        let output = PublishedOutput {
+            output: prepared.output.to_string(),
+            bytes: joined.bytes,
+            blake3: digest(&joined.blake3)?,
+            items: frames,
+        };
+        opened.ledger.intend(&output)?;
+        publish::publish(&staged, &prepared.output, overwrite == Overwrite::Allowed)?;
+        opened.ledger.record_out(&output)?;
+        // A leftover is replaced by the next join; failing here would hide that the output stands.
+        let _ = std::fs::remove_file(&staged);
+        Ok(output)
+    }
+
+    fn finished(
+        &self,
+        opened: &Opened,
+        output: &PublishedOutput,
+        tally: &Tally,
+        started: Duration,
+    ) -> Result<Finished, Error> {
+        let wall_seconds = (self.clock.now() - started).as_secs_f64();
+        let nothing_to_do = tally.published_before;
+        Ok(Finished {
+            job: opened.ledger.job().to_string(),
+            frames: output.items,
+            frames_scored: tally.frames_scored,
+            frames_reused: output.items - tally.frames_scored,
+            frames_rescored: tally.frames_rescored,
+            segments: opened.segments.scan()?.finished.len() as u64,
+            segments_reused: tally.segments_reused,
+            wall_seconds,
+            fps: tally.frames_scored as f64 / wall_seconds.max(1e-9),
+            output: output.output.clone(),
+            bytes: output.bytes,
+            blake3: output.blake3.to_string(),
+            nothing_to_do,
+            ledger_seconds: opened.ledger_time.total().as_secs_f64(),
+        })
+    }
+
+    fn phase(&self, phase: &'static str, frames: u64) {
+        self.tell(Event::Progress(Progress {
+            frames_done: frames,
+            frames_about: Some(frames),
+            fps: 0.0,
+            speed: None,
+            eta_seconds: None,
+            phase,
+        }));
+    }
+
+    fn warn(&self, message: &str) {
+        self.tell(Event::Warning { message: message.to_owned() });
+    }
+
+    fn tell(&self, event: Event) {
+        // A listener that went away does not stop the job.
+        let _ = self.events.send(event);
+    }
+}
+
+/// Decides whether a job goes on after a pass: not when it was told to stop, nor when the same thing fails again and again.
+fn verdict(report: PassReport, barren: u32) -> Option<Error> {
+    if report.interrupted {
+        return Some(interrupted());
+    }
+    let worth_another = |e: &ActorError| e.status() == Status::Transient;
+    let (passing, lasting): (Vec<_>, Vec<_>) = report.failures.into_iter().partition(worth_another);
+    let mut failures = lasting.into_iter().chain(passing.into_iter().filter(|_| barren >= BARREN_PASSES_MAX));
+    let first = failures.next()?;
+    let mut frames = first.frames().to_vec();
+    frames.extend(failures.flat_map(|e| e.frames().to_vec()));
+    frames.sort_unstable();
+    frames.dedup();
+    Some(Error::from(first).with_frames(frames))
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped before the end; the same command goes on from here")
+}
+
+fn digest(hex: &str) -> Result<Digest, Error> {
+    hex.parse().map_err(|e| Error::new(ErrorKind::JobFailed, format!("the joined file has no digest: {e}")))
+}
+
+/// A frame in flight is held once decoded and once scored.
+fn frame_bytes(plan: &Plan) -> u64 {
+    let (width, height) = plan.source.video.upright_size();
+    let bytes =
+        plan.source.video.format.picture_bytes(width, height) + plan.encoder.format.picture_bytes(width, height);
+    bytes as u64
+}

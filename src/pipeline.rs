@@ -1,0 +1,128 @@
+//! The one place that reads source, decode, score, encode, publish.
+//!
+//! A [`Pipeline`] runs jobs, each on threads of its own; several pipelines may live in one process. It installs no signal handler, sets up
+//! no logging, keeps no global state and never ends the process.
+
+use crate::config::Config;
+use crate::drive::Drive;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Event, Failed, Finished, Planned};
+use crate::job::Job;
+use crate::prepare::Prepared;
+use crossbeam_channel::{Receiver, Sender};
+use restyle_actors::control::PassControl;
+use restyle_engine::clock::{Clock, SystemClock};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Runs styling jobs.
+pub struct Pipeline {
+    config: Config,
+    clock: Arc<dyn Clock>,
+}
+
+impl Pipeline {
+    /// Checks that the device is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Device`] when it is not.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.device.check().map_err(|e| Error::new(ErrorKind::Device, e.to_string()))?;
+        Ok(Self { config, clock: SystemClock::shared() })
+    }
+
+    /// Decides everything about a job and does nothing; blocks while the source's headers are read.
+    ///
+    /// # Errors
+    /// Whatever would make the job impossible.
+    pub fn plan(&self, job: &Job) -> Result<Planned, Error> {
+        let prepared = Prepared::open(&self.config, job)?;
+        Drive::planned(&self.config, &prepared)
+    }
+
+    /// Starts a job and returns at once; its errors come as its last event and from [`RunningJob::wait`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::JobFailed`] when no thread can be had.
+    pub fn submit(&self, job: Job) -> Result<RunningJob, Error> {
+        // Bounded by the pace of progress; a reader that stops reading loses progress, never the last event.
+        let (events, told) = crossbeam_channel::unbounded();
+        let control = JobControl { pass: PassControl::new(Arc::clone(&self.clock)) };
+        let (config, clock, pass) = (self.config.clone(), Arc::clone(&self.clock), control.pass.clone());
+        let thread = std::thread::Builder::new()
+            .name("restyle-job".into())
+            .spawn(move || run(config, clock, &job, &pass, &events))
+            .map_err(|e| Error::new(ErrorKind::JobFailed, format!("cannot start a thread for the job: {e}")))?;
+        Ok(RunningJob { told, control, thread })
+    }
+}
+
+/// Runs a job to its end and tells the end as the last event.
+fn run(
+    config: Config,
+    clock: Arc<dyn Clock>,
+    job: &Job,
+    pass: &PassControl,
+    events: &Sender<Event>,
+) -> Result<Finished, Error> {
+    let mut drive = Drive::new(config, clock, pass.clone(), events.clone());
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive.run(job)));
+    let result =
+        unwound.unwrap_or_else(|_| Err(Error::new(ErrorKind::JobFailed, "the job panicked: this is a bug in restyle")));
+    let last = match &result {
+        Ok(finished) => Event::Finished(finished.clone()),
+        Err(error) => Event::Failed(Failed::new(drive.job_id(), error)),
+    };
+    // Nobody may be listening any more.
+    let _ = events.send(last);
+    result
+}
+
+/// A job that was submitted.
+pub struct RunningJob {
+    told: Receiver<Event>,
+    control: JobControl,
+    thread: JoinHandle<Result<Finished, Error>>,
+}
+
+impl RunningJob {
+    /// Returns the job's events, ending after the last; blocks between them.
+    pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
+        self.told.iter()
+    }
+
+    /// Returns a handle that steers the job from another thread.
+    #[must_use]
+    pub fn control(&self) -> JobControl {
+        self.control.clone()
+    }
+
+    /// Waits for the job's end.
+    ///
+    /// # Errors
+    /// The job's error.
+    pub fn wait(self) -> Result<Finished, Error> {
+        self.thread.join().unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::JobFailed, "the job's thread panicked: this is a bug in restyle"))
+        })
+    }
+}
+
+/// Steers a running job; clones steer the same one.
+#[derive(Clone)]
+pub struct JobControl {
+    pass: PassControl,
+}
+
+impl JobControl {
+    /// Stops the job within `notice`: finishes what can be finished, keeps it, and ends with [`ErrorKind::Interrupted`].
+    pub fn drain(&self, notice: Duration) {
+        self.pass.drain(notice);
+    }
+
+    /// Stops the job at once; what is in flight is lost, what is finished stays.
+    pub fn cancel(&self) {
+        self.pass.drain(Duration::ZERO);
+    }
+}

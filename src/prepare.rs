@@ -1,0 +1,148 @@
+//! Everything that is decided before the first frame: what the source holds, how the output will be made, which job this is.
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind};
+use crate::job::{Identity, Job, PIPELINE_VERSION, Parameters};
+use crate::styles::{self, Style};
+use restyle_actors::encode::{EncodeRequest, EncoderSettings};
+use restyle_actors::source::probe;
+use restyle_actors::source_info::SourceInfo;
+use restyle_actors::storage::{Blob, Location};
+use restyle_actors::{join, publish};
+use restyle_engine::item::JobId;
+use restyle_models::style::StylizeOptions;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Seconds of video in a segment: short enough that little is lost, long enough that keyframes cost little.
+const SEGMENT_SECONDS: f64 = 2.0;
+
+/// What the plan object of a job holds; every worker and every later run reads it instead of deciding again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// What the source holds.
+    pub(crate) source: SourceInfo,
+    /// How segments are encoded.
+    pub(crate) encoder: EncoderSettings,
+    /// Length of a segment in ticks of the video stream's time base.
+    pub(crate) segment_ticks: i64,
+    /// Width at which frames are scored.
+    pub(crate) score_width: Option<u32>,
+    /// Whether damaged frames are concealed.
+    pub(crate) conceal: bool,
+    /// What may differ between machines: device kind, precision, kernels, libraries.
+    pub(crate) numeric_class: String,
+}
+
+/// A job that can begin.
+pub(crate) struct Prepared {
+    pub(crate) id: JobId,
+    pub(crate) blob: Arc<Blob>,
+    pub(crate) output: Location,
+    pub(crate) style: Style,
+    pub(crate) plan: Plan,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Prepared {
+    /// Opens the source and the style and decides the plan; changes nothing anywhere.
+    ///
+    /// # Errors
+    /// Whatever makes the job impossible, before any work is done.
+    pub(crate) fn open(config: &Config, job: &Job) -> Result<Self, Error> {
+        let output = absolute(Location::parse(&job.output)?)?;
+        let blob = Arc::new(Blob::open(&Location::parse(&job.input)?)?);
+        refuse_same(&blob, &output, job)?;
+        let style = styles::resolve(job.options.style.as_deref().ok_or_else(no_style)?)?;
+        let source = probe(&blob)?;
+        let request = EncodeRequest {
+            codec: job.options.codec.clone(),
+            crf: job.options.crf,
+            preset: job.options.preset.clone(),
+            pix_fmt: job.options.pix_fmt.clone(),
+            container: output.extension().unwrap_or_default(),
+            strict: job.options.strict,
+        };
+        let (encoder, chosen) = EncoderSettings::choose(&source, &request)?;
+        let mut warnings = source.warnings.clone();
+        warnings.extend(chosen);
+        warnings.extend(join::preview(&blob, &source, &encoder)?);
+        publish::check_writable(&output)?;
+        let id = job_id(job, &blob, &style, &output)?;
+        let plan = Plan {
+            segment_ticks: segment_ticks(&source),
+            numeric_class: numeric_class(config),
+            source,
+            encoder,
+            score_width: job.options.size,
+            conceal: job.options.conceal,
+        };
+        Ok(Self { id, blob, output, style, plan, warnings })
+    }
+
+    /// Returns how the network is to be run.
+    pub(crate) fn stylize_options(&self) -> StylizeOptions {
+        StylizeOptions { score_width: self.plan.score_width, output: self.plan.encoder.format }
+    }
+}
+
+/// A relative output means another file in another folder: the job's identity needs the whole path.
+fn absolute(output: Location) -> Result<Location, Error> {
+    match output.as_path() {
+        Some(path) => std::path::absolute(path)
+            .map(Location::File)
+            .map_err(|e| Error::new(ErrorKind::Usage, format!("output {}: {e}", path.display()))),
+        None => Ok(output),
+    }
+}
+
+fn job_id(job: &Job, blob: &Blob, style: &Style, output: &Location) -> Result<JobId, Error> {
+    let identity = Identity {
+        tenant: "",
+        source: blob.identity(),
+        model: &style.weights.describe().digest,
+        parameters: Parameters::from(&job.options),
+        output: &output.to_string(),
+        pipeline_version: PIPELINE_VERSION,
+    };
+    identity.job_id().map_err(|e| Error::new(ErrorKind::JobFailed, format!("cannot write the job's identity: {e}")))
+}
+
+fn no_style() -> Error {
+    Error::new(
+        ErrorKind::Usage,
+        "no style is named: add --style NAME (see `restyle styles list`) or --style weights.safetensors",
+    )
+}
+
+fn refuse_same(blob: &Blob, output: &Location, job: &Job) -> Result<(), Error> {
+    let same = match (blob.location().as_path(), output.as_path()) {
+        (Some(input), Some(output)) => input.canonicalize().ok().is_some_and(|i| output.canonicalize().ok() == Some(i)),
+        _ => blob.location().to_string() == output.to_string(),
+    };
+    if same {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("input and output are both {}: name another output", job.input),
+        ));
+    }
+    Ok(())
+}
+
+fn segment_ticks(source: &SourceInfo) -> i64 {
+    let tick = source.video.time_base.as_f64();
+    // A time base of zero is refused by the probe; a segment is at least one tick long.
+    ((SEGMENT_SECONDS / tick).round() as i64).max(1)
+}
+
+/// Names what the bytes of the output depend on besides the job itself.
+fn numeric_class(config: &Config) -> String {
+    let ffmpeg = restyle_actors::ffmpeg::capabilities::Capabilities::read();
+    format!(
+        "{} avcodec-{} avfilter-{} swscale-{}",
+        restyle_models::device::numeric_class(config.device),
+        ffmpeg.avcodec,
+        ffmpeg.avfilter,
+        ffmpeg.swscale
+    )
+}

@@ -1,0 +1,9 @@
+//! A real video in, the same video styled out: what is kept, and what a second run does.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fidelity;
+mod generated;
+mod resume;
+mod witness;
