@@ -8,6 +8,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::SystemClock;
 use crate::credit::{CreditLimit, Credits};
+use crate::item::Attempt;
+use crate::lease::Lease;
+use crate::signal::{Signal, SignalState};
 use crate::sync::model;
 
 const DRAIN: SignalState = SignalState::Draining { deadline: Duration::ZERO };
