@@ -136,6 +136,7 @@ impl StyleWeights {
         let (_, header) = SafeTensors::read_metadata(bytes)
             .map_err(|error| refused(format!("style file has an unreadable header: {error}")))?;
         let shape = read_shape(&file)?;
+        refuse_strays(&file, &shape)?;
         let mut tensors = HashMap::new();
         for (name, expected) in shape.tensors() {
             let tensor = read_tensor(&file, &name, &expected)?;
@@ -280,6 +281,16 @@ fn read_tensor(file: &SafeTensors<'_>, name: &str, expected: &[usize]) -> Result
         return Err(refused(format!("tensor {name} holds {} at element {at}, expected finite values", values[at])));
     }
     Ok(tensor)
+}
+
+/// A weight of a residual block that the network would not use means that another is missing: the depth was read too small.
+fn refuse_strays(file: &SafeTensors<'_>, shape: &NetShape) -> Result<(), ModelError> {
+    let known: std::collections::HashSet<String> = shape.tensors().into_iter().map(|(name, _)| name).collect();
+    let is_weight = |name: &str| name.starts_with("res") && (name.ends_with(".weight") || name.ends_with(".bias"));
+    match file.names().into_iter().find(|name| is_weight(name) && !known.contains(*name)) {
+        Some(stray) => Err(refused(format!("style file holds {stray}, but the block before it is not complete"))),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

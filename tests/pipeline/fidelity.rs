@@ -27,7 +27,7 @@ const CLIPS: &[(&str, usize, bool)] = &[
 ];
 
 /// Styles a clip and compares everything that must be kept.
-pub fn check(bench: &Bench, name: &str, input: &Path, output: &Path, frames: Option<usize>, turned: bool) {
+pub(crate) fn check(bench: &Bench, name: &str, input: &Path, output: &Path, frames: Option<usize>, turned: bool) {
     let done = finished(&mut bench.run(input, output));
     let (a, b) = (Witness::of(input), Witness::of(output));
     if let Some(frames) = frames {

@@ -5,5 +5,7 @@ mod support;
 
 mod fidelity;
 mod generated;
+mod memory;
+mod reference;
 mod resume;
 mod witness;

@@ -1,4 +1,5 @@
 //! kill -9 and the same command again: finished segments are reused, the output is byte-identical.
+#![allow(clippy::disallowed_methods, reason = "a test waits for another process in real time")]
 
 use crate::support::{Bench, ffmpeg, finished, shared, spawn};
 use std::path::{Path, PathBuf};

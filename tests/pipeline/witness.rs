@@ -1,4 +1,5 @@
 //! Compares a source and its styled output through ffprobe, which knows nothing of restyle.
+#![allow(unreachable_pub, reason = "a module of a test binary")]
 
 use crate::support::ffprobe;
 use serde_json::Value;

@@ -1,5 +1,5 @@
 //! What the end-to-end tests share: data, a tiny style, the command, and ffprobe as an independent witness.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
