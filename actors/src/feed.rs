@@ -66,6 +66,9 @@ pub struct FeedParts {
 pub struct Feed {
     decoder: FrameDecoder,
     parts: FeedParts,
+    /// Numbers of the frames that repeat a good neighbour, and why the first of them does.
+    concealed: Vec<u64>,
+    concealed_why: Option<String>,
 }
 
 /// The segment that the decoder is in.
@@ -79,7 +82,7 @@ impl Feed {
     /// Builds the stage on the thread that runs it.
     #[must_use]
     pub fn new(decoder: FrameDecoder, parts: FeedParts) -> Self {
-        Self { decoder, parts }
+        Self { decoder, parts, concealed: Vec::new(), concealed_why: None }
     }
 
     /// Feeds every run of missing segments, in order, and returns the decoder's warnings; blocks on credits and on the
@@ -93,7 +96,22 @@ impl Feed {
             number = run.first_item.unwrap_or_else(|| number + finished_between(scan, run));
             number = self.feed_run(run, number, tick)?;
         }
-        Ok(self.decoder.take_warnings())
+        let mut warnings = self.decoder.take_warnings();
+        warnings.extend(self.concealment());
+        Ok(warnings)
+    }
+
+    /// Tells which frames were concealed, the first hundred by number.
+    fn concealment(&self) -> Option<String> {
+        const NAMED_MAX: usize = 100;
+        let why = self.concealed_why.as_deref()?;
+        let named: Vec<String> = self.concealed.iter().take(NAMED_MAX).map(u64::to_string).collect();
+        let more = if self.concealed.len() > NAMED_MAX { " and more" } else { "" };
+        Some(format!(
+            "{} damaged frames are concealed by their neighbours: {}{more} ({why})",
+            self.concealed.len(),
+            named.join(", ")
+        ))
     }
 
     /// Feeds one run and returns the number of the frame after it.
@@ -110,6 +128,10 @@ impl Feed {
             let Some(frame) = self.decoder.next_frame()? else {
                 return close(current, None).map(|()| number);
             };
+            if let Some(why) = &frame.concealed {
+                self.concealed.push(number);
+                self.concealed_why.get_or_insert_with(|| why.clone());
+            }
             let segment = self.parts.cuts.segment_of(frame.pts, previous.unwrap_or(SegmentIndex(0)));
             if current.as_ref().is_none_or(|c| c.segment != segment) {
                 close(current.take(), Some(segment))?;

@@ -166,7 +166,7 @@ fn variable_frame_rate_with_b_frames_across_a_join() {
 
 #[test]
 fn a_long_gap_leaves_segments_empty() {
-    let gap = "setpts='if(lt(N,10),N,N+200)/25/TB'";
+    let gap = "settb=1/25,setpts='if(lt(N,10),N,N+200)'";
     let seen = kept(
         "gap",
         "mp4",

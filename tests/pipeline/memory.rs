@@ -30,7 +30,8 @@ fn ten_times_the_length_takes_the_same_memory() {
         path
     };
     // Both are long enough that every buffer has been filled once.
-    let (once, tenfold) = (peak_kib(&bench, &looped("4", "5.mp4"), "a.mp4"), peak_kib(&bench, &looped("49", "50.mp4"), "b.mp4"));
+    let (once, tenfold) =
+        (peak_kib(&bench, &looped("4", "5.mp4"), "a.mp4"), peak_kib(&bench, &looped("49", "50.mp4"), "b.mp4"));
     println!("peak {once} KiB, ten times the length {tenfold} KiB");
     assert!(tenfold as f64 <= once as f64 * 1.05, "{once} KiB became {tenfold} KiB");
 }

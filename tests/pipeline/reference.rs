@@ -33,7 +33,9 @@ fn a_lossless_output_matches_the_reference_network() {
     let squares: f64 = [2, 0, 1]
         .iter()
         .enumerate()
-        .flat_map(|(c, from)| std::iter::zip(&expected[c * plane..(c + 1) * plane], &got[from * plane..(from + 1) * plane]))
+        .flat_map(|(c, from)| {
+            std::iter::zip(&expected[c * plane..(c + 1) * plane], &got[from * plane..(from + 1) * plane])
+        })
         .map(|(e, g)| (f64::from(e.clamp(0.0, 255.0)) - f64::from(*g)).powi(2))
         .sum();
     let psnr = 10.0 * (255.0 * 255.0 / (squares / (3 * plane) as f64)).log10();

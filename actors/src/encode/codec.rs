@@ -123,6 +123,15 @@ impl VideoCodec {
         }
     }
 
+    /// Returns the least reordering bound of the codec's streams: libx265 reorders by two frames and does not always say so.
+    #[must_use]
+    pub const fn reorder_frames_min(self) -> u32 {
+        match self {
+            Self::Hevc => 2,
+            _ => 0,
+        }
+    }
+
     /// Returns the least width and height that the encoder takes.
     #[must_use]
     pub const fn side_min(self) -> u32 {

@@ -23,14 +23,15 @@ pub(super) fn choose(
     request: &EncodeRequest,
     hdr: &HdrInfo,
     full_chroma: bool,
+    limited_range: bool,
 ) -> Result<Vec<(String, String)>> {
     if codec.is_intermediate() {
         refuse_unused(codec, request)?;
     }
     let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     match codec {
-        VideoCodec::H264 => x264(request, hdr),
-        VideoCodec::Hevc => x265(request, hdr),
+        VideoCodec::H264 => x264(request, hdr, limited_range),
+        VideoCodec::Hevc => x265(request, hdr, limited_range),
         VideoCodec::Vp9 => vpx(request),
         VideoCodec::Av1 => aom(request),
         VideoCodec::Ffv1 => Ok(own(&[("level", "3"), ("g", "1"), ("slicecrc", "1")])),
@@ -51,7 +52,7 @@ fn refuse_unused(codec: VideoCodec, request: &EncodeRequest) -> Result<()> {
     Err(ActorError::Usage(format!("codec {codec} has no {unused}; leave it out or choose h264, hevc, vp9 or av1")))
 }
 
-fn x264(request: &EncodeRequest, hdr: &HdrInfo) -> Result<Vec<(String, String)>> {
+fn x264(request: &EncodeRequest, hdr: &HdrInfo, limited_range: bool) -> Result<Vec<(String, String)>> {
     let preset = named_preset(request, "fast")?;
     let lookahead = match preset {
         "ultrafast" | "superfast" => 0,
@@ -59,6 +60,10 @@ fn x264(request: &EncodeRequest, hdr: &HdrInfo) -> Result<Vec<(String, String)>>
         _ => LOOKAHEAD_FRAMES_MAX,
     };
     let mut params = format!("rc-lookahead={lookahead}:sync-lookahead=0:lookahead-threads=1:open-gop=0");
+    if limited_range {
+        // x264 writes a limited range only along with something else of the video signal type.
+        params += ":videoformat=component";
+    }
     if let Some(mastering) = hdr.mastering.as_ref().and_then(mastering_text) {
         params += &format!(":mastering-display={mastering}");
     }
@@ -73,7 +78,7 @@ fn x264(request: &EncodeRequest, hdr: &HdrInfo) -> Result<Vec<(String, String)>>
     ]))
 }
 
-fn x265(request: &EncodeRequest, hdr: &HdrInfo) -> Result<Vec<(String, String)>> {
+fn x265(request: &EncodeRequest, hdr: &HdrInfo, limited_range: bool) -> Result<Vec<(String, String)>> {
     let preset = named_preset(request, "fast")?;
     let lookahead = match preset {
         "ultrafast" => 5,
@@ -85,6 +90,9 @@ fn x265(request: &EncodeRequest, hdr: &HdrInfo) -> Result<Vec<(String, String)>>
     let mut params = format!(
         "info=0:pools=none:frame-threads=1:wpp=0:open-gop=0:repeat-headers=0:rc-lookahead={lookahead}:log-level=error"
     );
+    if limited_range {
+        params += ":range=limited";
+    }
     if let Some(mastering) = hdr.mastering.as_ref().and_then(mastering_text) {
         params += &format!(":master-display={mastering}");
     }

@@ -12,6 +12,7 @@ use restyle_models::pixels::{Layout, Picture, Samples};
 use super::pixfmt::PixFmt;
 use super::{AvError, Options, c_text, log};
 use crate::encode::EncoderSettings;
+use crate::encode::codec::VideoCodec;
 use crate::{ActorError, Result};
 
 /// One coded frame as the encoder gave it.
@@ -55,7 +56,7 @@ impl VideoEncoder {
     /// `Config` where this FFmpeg has no such encoder, `Codec` where it refuses the settings.
     pub fn open(settings: &EncoderSettings) -> Result<Self> {
         log::capture();
-        let format = PixFmt::of(settings.format)
+        let format = frame_format(settings)
             .and_then(PixFmt::as_av)
             .ok_or_else(|| ActorError::Config(format!("this FFmpeg has no pixel format {}", settings.pix_fmt)))?;
         let name = settings.codec.encoder();
@@ -188,7 +189,9 @@ impl VideoEncoder {
                 extradata,
                 profile: context.profile,
                 level: context.level,
-                reorder_frames: u32::try_from(context.has_b_frames).unwrap_or(0),
+                reorder_frames: u32::try_from(context.has_b_frames)
+                    .unwrap_or(0)
+                    .max(self.settings.codec.reorder_frames_min()),
             }
         }
     }
@@ -237,6 +240,10 @@ impl VideoEncoder {
             (*frame).color_range = colour.range;
             (*frame).chroma_location = colour.location;
         }
+        if is_packed_rgb(&self.settings) {
+            self.fill_packed(picture);
+            return Ok(());
+        }
         // FFmpeg keeps planar RGB in the order green, blue, red.
         let order: [usize; 3] = if picture.format.layout == Layout::Rgb { [1, 2, 0] } else { [0, 1, 2] };
         for (target, source) in order.into_iter().take(picture.planes.len()).enumerate() {
@@ -263,6 +270,31 @@ impl VideoEncoder {
         Ok(())
     }
 
+    /// Interleaves red, green and blue planes of 8 bits as blue, green, red and a byte of nothing.
+    fn fill_packed(&mut self, picture: &Picture) {
+        let frame = self.frame.as_ptr();
+        let planes: Vec<&[u8]> = picture
+            .planes
+            .iter()
+            .map(|plane| match &plane.samples {
+                Samples::U8(samples) => samples.as_slice(),
+                Samples::U16(_) => &[],
+            })
+            .collect();
+        let (width, height) = (picture.width as usize, picture.height as usize);
+        for row in 0..height {
+            // SAFETY: the frame is writable and packed: its one plane has `height` rows of at least `width` times 4 bytes.
+            let line = unsafe {
+                let start = (*frame).data[0].offset((*frame).linesize[0] as isize * row as isize);
+                std::slice::from_raw_parts_mut(start, width * 4)
+            };
+            for (x, pixel) in line.chunks_exact_mut(4).enumerate() {
+                let at = row * width + x;
+                pixel.copy_from_slice(&[planes[2][at], planes[1][at], planes[0][at], 0]);
+            }
+        }
+    }
+
     fn failed(&self, error: AvError) -> ActorError {
         let detail = log::take_last_error().map_or_else(String::new, |line| format!(" ({line})"));
         ActorError::Codec(format!(
@@ -282,6 +314,16 @@ impl Drop for VideoEncoder {
             ff::av_packet_free(&mut self.packet.as_ptr());
         }
     }
+}
+
+/// Whether the encoder takes the settings' RGB only interleaved: FFV1 has no planar RGB of 8 bits.
+fn is_packed_rgb(settings: &EncoderSettings) -> bool {
+    settings.codec == VideoCodec::Ffv1 && settings.format.layout == Layout::Rgb && settings.format.bits == 8
+}
+
+/// Returns the format of the frames that the encoder gets.
+fn frame_format(settings: &EncoderSettings) -> Option<PixFmt> {
+    if is_packed_rgb(settings) { PixFmt::by_name("bgr0") } else { PixFmt::of(settings.format) }
 }
 
 /// Colour codes as FFmpeg's enums; codes that the headers do not name become "unspecified".
