@@ -22,7 +22,7 @@
 //! | [`supervise`] | restarts, hang detection, pre-emption; alone names actix | handles |
 //! | [`topology`] | stages that run as one | `wait` |
 //! | [`fault`] | named fault points for rehearsals (feature `faults`) | by script |
-//! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L18 | by store |
+//! | [`ledger`] | what is finished: immutable, checksummed objects in a store; L10 to L20 | by store |
 //! | [`random`] | randomness as a parameter: a seeded sequence | no |
 //! | `simulate` | whole jobs under a virtual clock, by seed (feature `simulate`) | no |
 //! | [`metrics`] | counters as named samples | no |

@@ -121,3 +121,50 @@ fn errors_say_what_a_caller_can_do() {
     fs::write(&file, b"").unwrap();
     assert!(LocalStore::open(file.join("work")).is_err());
 }
+
+/// A small file system of its own, where this machine lets one be mounted.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(kibibytes: u32) -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let size = format!("size={kibibytes}k");
+        disk.command("mount", &["-t", "tmpfs", "-o", &size, "tmpfs"]).then_some(disk)
+    }
+
+    fn resize(&self, kibibytes: u32) {
+        assert!(self.command("mount", &["-o", &format!("remount,size={kibibytes}k")]));
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> bool {
+        let command = std::process::Command::new(program).args(arguments).arg(self.0.path()).output();
+        command.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        self.command("umount", &[]);
+    }
+}
+
+#[test]
+#[allow(clippy::print_stderr)]
+fn a_full_disk_says_so_leaves_nothing_torn_and_serves_again_with_room() {
+    let Some(disk) = SmallDisk::mount(256) else {
+        eprintln!("skipped: this machine lets nobody mount a tmpfs");
+        return;
+    };
+    let store = LocalStore::open(disk.0.path().join("work")).unwrap();
+    store.create("a/small", &[1; 1000]).unwrap();
+    assert_eq!(store.create("a/large", &[2; 1 << 20]).unwrap_err().kind(), StoreErrorKind::DiskFull);
+    let mut log = store.open_log("a/log").unwrap().unwrap();
+    assert_eq!(log.append(&[3; 1 << 20]).unwrap_err().kind(), StoreErrorKind::DiskFull);
+    drop(log);
+    store.delete("a/log").unwrap();
+    assert_eq!(store.get("a/large").unwrap(), None);
+    assert_eq!((store.list("").unwrap().len(), temp_files(&store)), (1, 0));
+    disk.resize(4096);
+    assert_eq!(store.create("a/large", &[2; 1 << 20]).unwrap(), Creation::Created);
+    assert_eq!(store.get("a/large").unwrap().unwrap(), vec![2; 1 << 20]);
+}

@@ -16,15 +16,10 @@
 //!
 //! # Invariants held here
 //!
-//! - **L10** Of any number of racing creates of one object exactly one wins; the others take its result.
-//! - **L11** Bytes from a store are used only after their seal, kind, job, plan and place were verified.
-//! - **L12** Todo = plan - done: finished segments and runs partition the stream.
-//! - **L13** An invalid object is neither removed nor overwritten: the next generation takes its place.
-//! - **L14** Valid objects for the same work agree; a difference ends the job instead of mixing results.
-//! - **L15** Pre-emptions, and deaths with progress, never count against a segment.
-//! - **L16** After two deaths that count, a segment runs alone.
-//! - **L17** Three strikes put a segment into quarantine; a new run lifts it.
-//! - **L18** Garbage goes only after a valid output record stands.
+//! L10 to L20 of `docs/INVARIANTS.md`, in short: of racing creates one wins (L10); nothing unverified is
+//! used (L11); todo = plan - done (L12); an invalid object gives way to the next generation and stays
+//! (L13); results that differ end the job (L14); only strikes count, and three are the end (L15 to L17);
+//! garbage goes after the output (L18); what was acknowledged survives and is not made again (L19, L20).
 
 pub mod attempts;
 pub mod chain;
