@@ -249,8 +249,8 @@ impl Drive {
             log: Arc::clone(log),
             clock: Arc::clone(&self.clock),
         };
-        let mut on_frames = |frames: u64| {
-            if let Some(progress) = pace.progress(frames) {
+        let mut on_frames = |scored: u64, adopted: u64| {
+            if let Some(progress) = pace.progress(scored, adopted) {
                 self.tell(Event::Progress(progress));
             }
         };

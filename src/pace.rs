@@ -34,19 +34,19 @@ impl Pace {
         }
     }
 
-    /// Returns what to tell when `scored` frames were scored since the start; `None` when the last time was just now.
-    pub(crate) fn progress(&self, scored: u64) -> Option<Progress> {
+    /// Returns what to tell when `scored` frames were scored since the start and `adopted` came from packs; `None` when the last time was just now.
+    pub(crate) fn progress(&self, scored: u64, adopted: u64) -> Option<Progress> {
         let now = self.clock.now();
         if self.told.get().is_some_and(|last| now - last < INTERVAL) {
             return None;
         }
         self.told.set(Some(now));
-        Some(self.describe(scored, (now - self.started).as_secs_f64()))
+        Some(self.describe(scored, adopted, (now - self.started).as_secs_f64()))
     }
 
-    fn describe(&self, scored: u64, seconds: f64) -> Progress {
+    fn describe(&self, scored: u64, adopted: u64, seconds: f64) -> Progress {
         let fps = if seconds > 0.0 { scored as f64 / seconds } else { 0.0 };
-        let done = self.reused + scored;
+        let done = self.reused + adopted + scored;
         let left = self.frames_about.map(|about| about.saturating_sub(done));
         Progress {
             frames_done: done,

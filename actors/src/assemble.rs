@@ -57,6 +57,8 @@ pub struct AssemblerParts {
     pub segments: SegmentLedger,
     /// Counts frames that were scored, for progress.
     pub frames_done: Arc<AtomicU64>,
+    /// Counts frames that came from packs.
+    pub frames_adopted: Arc<AtomicU64>,
     /// Whether frames go into packs: set while scoring is slow.
     pub packing: Arc<AtomicBool>,
     /// Frames of the job that were finished when the pass began.
@@ -169,6 +171,7 @@ impl<'a> Assembly<'a> {
     fn take(&mut self, item: Item<ScoredFrame>) -> Result<()> {
         if item.payload.adopted {
             self.adopted += 1;
+            self.parts.frames_adopted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.parts.frames_done.fetch_add(1, Ordering::Relaxed);
             self.pack(&item)?;

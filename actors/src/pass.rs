@@ -100,6 +100,7 @@ pub struct Pass<'a> {
     give_up: CancelToken,
     packing: Arc<AtomicBool>,
     frames_done: Arc<AtomicU64>,
+    frames_adopted: Arc<AtomicU64>,
     report: PassReport,
 }
 
@@ -140,15 +141,16 @@ impl<'a> Pass<'a> {
             // Until the pace is known a frame may take minutes.
             packing: Arc::new(AtomicBool::new(true)),
             frames_done: Arc::default(),
+            frames_adopted: Arc::default(),
             report: PassReport::default(),
         }
     }
 
-    /// Runs the pass to its end; blocks. `on_frames` is told several times a second how many frames were scored or adopted.
+    /// Runs the pass to its end; blocks. `on_frames` is told several times a second how many frames were scored and how many came from packs.
     ///
     /// # Errors
     /// What concerns the whole job: the ledger cannot be read, no threads. Failures of segments are in the report.
-    pub fn run(mut self, on_frames: &mut dyn FnMut(u64)) -> Result<PassReport> {
+    pub fn run(mut self, on_frames: &mut dyn FnMut(u64, u64)) -> Result<PassReport> {
         let plane = ControlPlane::start_with(Arc::clone(&self.work.clock))?;
         let running = self.start(&plane)?;
         self.control.attach(&running.scorers);
@@ -160,7 +162,7 @@ impl<'a> Pass<'a> {
             stage.wait_timeout(GRACE);
         }
         self.report.interrupted = self.control.is_draining();
-        on_frames(self.frames_done.load(Ordering::Relaxed));
+        self.tell(on_frames);
         Ok(self.report)
     }
 
@@ -210,6 +212,7 @@ impl<'a> Pass<'a> {
             writers: Arc::clone(&self.work.writer),
             segments: self.work.segments.clone(),
             frames_done: Arc::clone(&self.frames_done),
+            frames_adopted: Arc::clone(&self.frames_adopted),
             packing: Arc::clone(&self.packing),
             items_finished,
             give_up: self.give_up.clone(),
@@ -275,12 +278,12 @@ impl<'a> Pass<'a> {
     }
 
     /// Waits for the end of everything, and gives up what has not ended at the deadline.
-    fn watch(&mut self, running: &Running, on_frames: &mut dyn FnMut(u64)) {
+    fn watch(&mut self, running: &Running, on_frames: &mut dyn FnMut(u64, u64)) {
         let started = self.work.clock.now();
         let mut ended = Ended::default();
         let scorers_ended = running.scorers.ended().ended();
         loop {
-            on_frames(self.frames_done.load(Ordering::Relaxed));
+            self.tell(on_frames);
             self.set_packing(started);
             self.drain(running, &mut ended);
             let (idle_feed, idle_scorers) = (never(), never());
@@ -311,6 +314,10 @@ impl<'a> Pass<'a> {
 }
 
 impl Pass<'_> {
+    fn tell(&self, on_frames: &mut dyn FnMut(u64, u64)) {
+        on_frames(self.frames_done.load(Ordering::Relaxed), self.frames_adopted.load(Ordering::Relaxed));
+    }
+
     /// Packs are written while a segment takes longer than what may be lost.
     fn set_packing(&self, started: Duration) {
         let done = self.frames_done.load(Ordering::Relaxed);
