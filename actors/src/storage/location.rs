@@ -1,0 +1,210 @@
+//! Where inputs and outputs lie: a path, a key of a memory service, or an object store that is only named.
+//!
+//! A location is parsed once and never prints credentials.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use opendal::Operator;
+
+use super::block_on;
+use crate::error::{ActorError, Result};
+
+/// Where an object lies.
+#[derive(Clone)]
+pub enum Location {
+    /// A path of the local file system.
+    File(PathBuf),
+    /// A key in a memory service; for tests and embedders.
+    Memory {
+        /// The service that holds it.
+        store: MemoryStore,
+        /// The key in it.
+        key: String,
+    },
+    /// An object store that is named but not served by this build.
+    Remote {
+        /// "s3", "azblob" or "gs".
+        scheme: String,
+        /// Bucket and key, without credentials or query.
+        path: String,
+    },
+}
+
+/// A memory service of opendal that several locations can share.
+#[derive(Clone)]
+pub struct MemoryStore(pub(super) Operator);
+
+impl MemoryStore {
+    /// Makes an empty one.
+    ///
+    /// # Errors
+    /// `Config` when opendal refuses to build it.
+    pub fn new() -> Result<Self> {
+        let operator = Operator::new(opendal::services::Memory::default())
+            .map_err(|e| ActorError::Config(format!("cannot make a memory service: {e}")))?;
+        Ok(Self(operator))
+    }
+
+    /// Puts an object, replacing what was there. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        block_on(async move { operator.write(&path, bytes).await })?
+            .map(|_| ())
+            .map_err(|e| ActorError::storage(format!("cannot write memory:{key}: {e}")))
+    }
+
+    /// Puts an object unless its key is taken; tells whether it did. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn put_new(&self, key: &str, bytes: Vec<u8>) -> Result<bool> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        match block_on(async move { operator.write_with(&path, bytes).if_not_exists(true).await })? {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == opendal::ErrorKind::ConditionNotMatch => Ok(false),
+            Err(e) => Err(ActorError::storage(format!("cannot write memory:{key}: {e}"))),
+        }
+    }
+
+    /// Gets an object; `None` where there is none. Blocks.
+    ///
+    /// # Errors
+    /// `Storage` when the service refuses.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let (operator, path) = (self.0.clone(), key.to_owned());
+        match block_on(async move { operator.read(&path).await })? {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(e) if e.kind() == opendal::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(ActorError::storage(format!("cannot read memory:{key}: {e}"))),
+        }
+    }
+
+    /// Names an object of this service.
+    #[must_use]
+    pub fn location(&self, key: &str) -> Location {
+        Location::Memory { store: self.clone(), key: key.to_owned() }
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl Location {
+    /// Parses a path or a URL of the schemes `file:`, `s3:`, `azblob:`, `gs:`.
+    ///
+    /// A text without one of these schemes is a path, whatever it looks like. Object stores are parsed so that messages
+    /// can name them; this build serves none.
+    ///
+    /// # Errors
+    /// `Usage` for an empty text, a `file:` URL with a host, or a URL of a scheme that nothing here serves.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(ActorError::Usage("expected a path or a storage url, got an empty text".to_owned()));
+        }
+        let scheme = text.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        match scheme {
+            Some((scheme, rest)) if scheme == "file" => parse_file_url(text, rest),
+            Some((scheme, rest)) if matches!(scheme.as_str(), "s3" | "azblob" | "gs") => {
+                Ok(Self::Remote { scheme, path: without_secrets(rest) })
+            }
+            Some((scheme, rest)) if rest.starts_with("//") && is_scheme(&scheme) && !Path::new(text).exists() => {
+                Err(ActorError::Usage(format!(
+                    "storage scheme {scheme}: is not served; give a path or a file:, s3:, azblob: or gs: url"
+                )))
+            }
+            _ => Ok(Self::File(PathBuf::from(text))),
+        }
+    }
+
+    /// Returns the path where this is a local file.
+    #[must_use]
+    pub fn as_path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Returns the file extension in lower case, without the dot.
+    #[must_use]
+    pub fn extension(&self) -> Option<String> {
+        let path = match self {
+            Self::File(path) => path.as_path(),
+            Self::Memory { key, .. } => Path::new(key),
+            Self::Remote { path, .. } => Path::new(path),
+        };
+        path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase())
+    }
+}
+
+fn parse_file_url(text: &str, rest: &str) -> Result<Location> {
+    let path = match rest.strip_prefix("//") {
+        None => rest,
+        Some(after) => {
+            let path = after.strip_prefix("localhost").unwrap_or(after);
+            if !path.starts_with('/') {
+                return Err(ActorError::Usage(format!(
+                    "a file url names no host but localhost, got {text}; write file:///absolute/path"
+                )));
+            }
+            path
+        }
+    };
+    let path = percent_decoded(path)
+        .filter(|bytes| !bytes.is_empty() && !bytes.contains(&0))
+        .ok_or_else(|| ActorError::Usage(format!("cannot read {text} as a file url; write file:///absolute/path")))?;
+    use std::os::unix::ffi::OsStringExt as _;
+    Ok(Location::File(PathBuf::from(std::ffi::OsString::from_vec(path))))
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = tail.get(..2).and_then(|d| std::str::from_utf8(d).ok())?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    Some(bytes)
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.len() > 1 && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// Cuts query and user part off what follows a URL's scheme.
+fn without_secrets(rest: &str) -> String {
+    let path = rest.trim_start_matches('/').split(['?', '#']).next().unwrap_or_default();
+    match path.split_once('/') {
+        Some((host, key)) => format!("{}/{key}", host.rsplit('@').next().unwrap_or_default()),
+        None => path.rsplit('@').next().unwrap_or_default().to_owned(),
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Memory { key, .. } => write!(f, "memory:{key}"),
+            Self::Remote { scheme, path } => write!(f, "{scheme}://{path}"),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self})")
+    }
+}
