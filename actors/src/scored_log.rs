@@ -84,10 +84,10 @@ mod tests {
     fn a_second_run_knows_what_the_first_scored() {
         let folder = tempfile::tempdir().unwrap();
         let first = ScoredLog::open(folder.path()).unwrap();
-        [0, 1, 2].map(|n| first.note(n));
+        (0..3).for_each(|n| first.note(n));
         assert_eq!((first.rescored(), first.scored_ever()), (0, 3));
         let second = ScoredLog::open(folder.path()).unwrap();
-        [2, 3].map(|n| second.note(n));
+        (2..4).for_each(|n| second.note(n));
         assert_eq!((second.rescored(), second.scored_ever()), (1, 5));
     }
 }
