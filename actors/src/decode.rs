@@ -27,8 +27,10 @@ use packets::PacketDecoder;
 use shape::{Content, Shaper, Slot};
 use timeline::Timeline;
 
-/// Key frames that a resume tries before it decodes from the beginning.
-const SEEKS_MAX: u32 = 3;
+/// Starts in the middle that a resume tries before it decodes from the beginning.
+const SEEKS_MAX: u32 = 5;
+/// How far back the first start lies that no key frame suggests, in seconds; four times as far with each further one.
+const STEP_BACK_SECONDS: f64 = 1.0;
 
 /// How to decode.
 #[derive(Debug, Clone)]
@@ -133,7 +135,7 @@ impl FrameDecoder {
 
     /// Goes behind a frame that was delivered before: the next frame is the one after it.
     ///
-    /// Tries the key frame at or before the anchor, then up to two earlier ones, at last the beginning; each start must
+    /// Tries the key frame at or before the anchor, then up to four earlier starts, at last the beginning; each start must
     /// reproduce the anchor's timestamp and hash. Takes as long as decoding from there.
     ///
     /// # Errors
@@ -142,9 +144,9 @@ impl FrameDecoder {
     pub fn resume_after(&mut self, anchor: Anchor) -> Result<ResumeReport> {
         let mut frames_skipped = 0;
         let mut target = anchor.pts;
-        let mut last_key = None;
+        let mut step_back = ((STEP_BACK_SECONDS / self.video.time_base.as_f64()) as i64).max(1);
         let mut starts = 0;
-        for _ in 0..SEEKS_MAX {
+        while starts < SEEKS_MAX && (starts == 0 || target > self.video.start_pts) {
             starts += 1;
             self.start_from_beginning()?;
             self.from_beginning = false;
@@ -160,11 +162,12 @@ impl FrameDecoder {
                 Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Codec) => {}
                 Err(error) => return Err(error),
             }
-            match self.packets.first_key() {
-                Some(key) if last_key != Some(key) && key > self.video.start_pts => target = key - 1,
-                _ => break,
-            }
-            last_key = self.packets.first_key();
+            // Before the key frame that was met; some containers seek to packets from which the next key frame is too late.
+            target = match self.packets.first_key() {
+                Some(key) if key <= target => key - 1,
+                _ => target.saturating_sub(step_back),
+            };
+            step_back = step_back.saturating_mul(4);
         }
         self.start_from_beginning()?;
         starts += 1;
@@ -313,4 +316,16 @@ pub(crate) fn no_frame(shown: &str, why: Option<&str>) -> ActorError {
     ActorError::InputUnreadable(format!(
         "input {shown}: not one frame of its video can be decoded{why}; the file is damaged or cut short, copy it again"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoders_may_be_moved_between_threads() {
+        fn check<T: Send>() {}
+        check::<FrameDecoder>();
+        check::<DecodedFrame>();
+    }
 }

@@ -114,6 +114,7 @@ fn describe_video(
     if dolby_vision {
         warnings.push("dolby vision metadata is dropped".to_owned());
     }
+    warnings.extend(first.unserved_side_data().into_iter().map(|what| format!("{what} will be dropped")));
     let alpha = pix_fmt.describe().is_some_and(|d| d.has_alpha());
     if alpha {
         warnings.push("transparency (alpha) is dropped".to_owned());
@@ -217,7 +218,7 @@ fn frames_about(stream: &StreamInfo, rate: Rational, duration_micros: Option<i64
     let own = stream.duration.map(|ticks| ticks as f64 * stream.time_base.as_f64());
     let seconds = own.or(duration_micros.map(|micros| micros as f64 / 1e6))?;
     let frames = seconds * rate.as_f64();
-    (frames >= 1.0 && frames < 1e12).then_some(frames.round() as u64)
+    (1.0..1e12).contains(&frames).then_some(frames.round() as u64)
 }
 
 fn field_order_name(code: i32) -> &'static str {

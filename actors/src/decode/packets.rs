@@ -253,10 +253,9 @@ impl PacketDecoder {
             self.corrupt.extend(at);
         }
         self.last_sent = at.filter(|_| !packet.is_discarded());
-        if let Err(error) = self.decoder.send(Some(packet)) {
-            if !packet.is_discarded() {
-                self.lose(error);
-            }
+        match self.decoder.send(Some(packet)) {
+            Err(error) if !packet.is_discarded() => self.lose(error),
+            _ => {}
         }
     }
 

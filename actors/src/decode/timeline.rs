@@ -47,7 +47,7 @@ impl<F: Clone> Timeline<F> {
     pub(crate) fn new(conceal: bool, nominal: i64) -> Self {
         Self {
             conceal,
-            nominal: nominal.max(1),
+            nominal: nominal.clamp(1, 1 << 40),
             last: None,
             good: None,
             lost: BTreeMap::new(),
@@ -59,7 +59,7 @@ impl<F: Clone> Timeline<F> {
 
     /// Takes note of a packet that gave an error instead of a frame.
     pub(crate) fn lose(&mut self, pts: Option<i64>, fault: String) {
-        match pts {
+        match pts.filter(is_sane) {
             Some(pts) => {
                 self.lost.entry(pts).or_insert(fault);
             }
@@ -70,8 +70,9 @@ impl<F: Clone> Timeline<F> {
     /// Places the next frame, after the losses that lie before it.
     pub(crate) fn place(&mut self, arrival: Arrival<F>) -> Vec<Placed<F>> {
         let Arrival { payload, pts, duration, fault } = arrival;
+        let (pts, duration) = (pts.filter(is_sane), duration.filter(is_sane));
         let mut placed = Vec::new();
-        let estimate = pts.unwrap_or_else(|| self.last.map_or(0, |(pts, duration)| pts + duration));
+        let estimate = pts.unwrap_or_else(|| self.last.map_or(0, |(pts, duration)| pts.saturating_add(duration)));
         if self.good.is_none() {
             let later = self.lost.split_off(&estimate);
             let dropped = std::mem::replace(&mut self.lost, later);
@@ -110,7 +111,7 @@ impl<F: Clone> Timeline<F> {
 
     /// Says that the stream broke off after the last frame: damage, unless damage is concealed.
     pub(crate) fn break_off(&mut self, fault: String) -> Option<Placed<F>> {
-        let pts = self.last.map_or(0, |(pts, duration)| pts + duration);
+        let pts = self.last.map_or(0, |(pts, duration)| pts.saturating_add(duration));
         (!self.conceal).then_some(Placed::Damaged { pts, fault })
     }
 
@@ -135,8 +136,8 @@ impl<F: Clone> Timeline<F> {
         };
         let room = self.nominal * 3 / 4;
         for (pts, fault) in before {
-            let after_last = self.last.is_none_or(|(last, _)| pts - last >= room.max(1));
-            let before_next = next.is_none_or(|next| next - pts >= room.max(1));
+            let after_last = self.last.is_none_or(|(last, _)| pts.saturating_sub(last) >= room.max(1));
+            let before_next = next.is_none_or(|next| next.saturating_sub(pts) >= room.max(1));
             if after_last && before_next {
                 placed.push(self.faulty(pts, self.nominal, fault));
                 self.last = Some((pts, self.nominal));
@@ -146,8 +147,8 @@ impl<F: Clone> Timeline<F> {
             }
         }
         for fault in std::mem::take(&mut self.lost_nowhere) {
-            let pts = self.last.map_or(0, |(pts, duration)| pts + duration);
-            let fits = next.is_none_or(|next| next - pts >= room.max(1));
+            let pts = self.last.map_or(0, |(pts, duration)| pts.saturating_add(duration));
+            let fits = next.is_none_or(|next| next.saturating_sub(pts) >= room.max(1));
             if fits {
                 placed.push(self.faulty(pts, self.nominal, fault));
                 self.last = Some((pts, self.nominal));
@@ -171,11 +172,16 @@ impl<F: Clone> Timeline<F> {
         match self.last {
             Some((last, _)) if pts <= last => {
                 self.moved += 1;
-                last + 1
+                last.saturating_add(1)
             }
             _ => pts,
         }
     }
+}
+
+/// Tells timestamps from noise, so that sums of two never overflow.
+fn is_sane(ticks: &i64) -> bool {
+    ticks.unsigned_abs() < 1 << 61
 }
 
 #[cfg(test)]

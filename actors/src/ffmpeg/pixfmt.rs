@@ -105,6 +105,8 @@ impl PixFmtDescription {
             || self.has(ff::AV_PIX_FMT_FLAG_FLOAT)
             || self.has(ff::AV_PIX_FMT_FLAG_BAYER)
             || self.name.starts_with("xyz")
+            // Its luma samples do not lie at equal distances, so no descriptor can say where they are.
+            || self.name == "uyyvyy411"
         {
             return None;
         }

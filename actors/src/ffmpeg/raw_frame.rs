@@ -15,6 +15,8 @@ pub struct RawFrame(NonNull<ff::AVFrame>);
 
 // SAFETY: an AVFrame has no thread affinity, its buffers are counted atomically, and this type is its only owner.
 unsafe impl Send for RawFrame {}
+// SAFETY: everything that takes it by shared reference only reads, and sharing it counts its buffers atomically.
+unsafe impl Sync for RawFrame {}
 
 impl RawFrame {
     /// Allocates an empty frame.
@@ -198,6 +200,17 @@ impl RawFrame {
     pub fn has_dolby_vision(&self) -> bool {
         use ff::AVFrameSideDataType::{AV_FRAME_DATA_DOVI_METADATA, AV_FRAME_DATA_DOVI_RPU_BUFFER};
         self.side_data(AV_FRAME_DATA_DOVI_RPU_BUFFER).is_some() || self.side_data(AV_FRAME_DATA_DOVI_METADATA).is_some()
+    }
+
+    /// Names what the frame carries beside its pixels that no encoder here passes on.
+    #[must_use]
+    pub fn unserved_side_data(&self) -> Vec<&'static str> {
+        use ff::AVFrameSideDataType::{AV_FRAME_DATA_A53_CC, AV_FRAME_DATA_DYNAMIC_HDR_PLUS};
+        let named = [
+            (AV_FRAME_DATA_DYNAMIC_HDR_PLUS, "dynamic hdr10+ metadata"),
+            (AV_FRAME_DATA_A53_CC, "closed captions inside the video stream"),
+        ];
+        named.into_iter().filter(|(kind, _)| self.side_data(*kind).is_some()).map(|(_, name)| name).collect()
     }
 
     fn side_data(&self, kind: ff::AVFrameSideDataType) -> Option<&[u8]> {

@@ -57,7 +57,7 @@ impl Scaler {
                 to.width as i32,
                 to.height as i32,
                 to_format,
-                flags as i32,
+                flags,
                 null_mut(),
                 null_mut(),
                 null(),

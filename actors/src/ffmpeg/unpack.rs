@@ -52,7 +52,7 @@ impl PlaneReader<'_> {
         let big_endian = self.description.is_big_endian();
         let native = big_endian == cfg!(target_endian = "big");
         let direct = component.offset == 0 && component.shift == 0 && component.depth == u32::from(format.bits);
-        let height = rows.len();
+        let (height, code_max) = (rows.len(), format.code_max());
         match samples {
             Samples::U8(out) => {
                 for (y, out) in out.chunks_exact_mut(self.width).enumerate().take(height) {
@@ -70,9 +70,10 @@ impl PlaneReader<'_> {
                 for (y, out) in out.chunks_exact_mut(self.width).enumerate().take(height) {
                     let row = rows.row(y);
                     if direct && component.step == 2 && native {
+                        // A ruined raw video may hold more than its bits; later tables are only as long as the bits say.
                         out.iter_mut()
                             .zip(row.chunks_exact(2))
-                            .for_each(|(o, i)| *o = u16::from_ne_bytes([i[0], i[1]]));
+                            .for_each(|(o, i)| *o = u16::from_ne_bytes([i[0], i[1]]) & code_max);
                     } else {
                         read_wide(row, component, big_endian, out);
                     }
@@ -151,4 +152,95 @@ fn read_value(row: &[u8], x: usize, component: Component, big_endian: bool) -> u
         if big_endian { u32::from_be_bytes(four) } else { u32::from_le_bytes(four) }
     };
     (word >> component.shift) & ((1u32 << component.depth) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_int;
+
+    use ffmpeg_sys_next as ff;
+
+    use super::*;
+    use crate::ffmpeg::AvError;
+    use crate::ffmpeg::pixfmt::{ColourCodes, PixFmt};
+
+    const WIDTH: u32 = 22;
+    const HEIGHT: u32 = 6;
+
+    /// A frame full of noise.
+    fn noise(format: PixFmt) -> RawFrame {
+        let frame = RawFrame::empty();
+        let mut state = 0x9e37_79b9_u32;
+        // SAFETY: the frame is fresh; its buffers are made before they are written, each over the size it was made with.
+        unsafe {
+            let raw = frame.as_ptr();
+            (*raw).width = WIDTH as c_int;
+            (*raw).height = HEIGHT as c_int;
+            (*raw).format = format.0;
+            AvError::check(ff::av_frame_get_buffer(raw, 0)).expect("memory");
+            for buffer in (*raw).buf.iter().filter(|b| !b.is_null()) {
+                let bytes = std::slice::from_raw_parts_mut((**buffer).data, (**buffer).size);
+                for byte in bytes {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    *byte = (state >> 24) as u8;
+                }
+            }
+        }
+        frame
+    }
+
+    /// One row of one component as FFmpeg's own, slow reader sees it.
+    fn reference(frame: &RawFrame, component: c_int, row: usize, width: usize) -> Vec<u16> {
+        let mut out = vec![0_u16; width];
+        // SAFETY: the frame is live and its descriptor static; the output has room for the width in 16-bit words.
+        unsafe {
+            let raw = frame.as_ptr();
+            let description = ff::av_pix_fmt_desc_get(frame.pix_fmt().as_av().expect("known"));
+            ff::av_read_image_line2(
+                out.as_mut_ptr().cast(),
+                (&raw mut (*raw).data).cast(),
+                (&raw const (*raw).linesize).cast(),
+                description,
+                0,
+                row as c_int,
+                component,
+                width as c_int,
+                0,
+                2,
+            );
+        }
+        out
+    }
+
+    #[test]
+    fn every_format_reads_as_ffmpeg_reads_it() {
+        let mut checked = 0;
+        for format in (0..ff::AVPixelFormat::AV_PIX_FMT_NB as c_int).map(PixFmt) {
+            let Some(canonical) = format.canonical(ColourCodes::default()) else { continue };
+            let description = format.describe().expect("described");
+            if description.is_palette() || description.is_bitstream() {
+                continue;
+            }
+            let frame = noise(format);
+            let picture = unpack(&frame, canonical).unwrap_or_else(|e| panic!("{}: {e}", description.name));
+            picture.validate().unwrap_or_else(|e| panic!("{}: {e}", description.name));
+            for (index, plane) in picture.planes.iter().enumerate() {
+                let width = plane.width as usize;
+                let depth = description.components[index].depth;
+                for row in 0..plane.height as usize {
+                    let expected = reference(&frame, index as c_int, row, width);
+                    let widen = |v: u16| if depth < 8 { v * 255 / ((1 << depth) - 1) } else { v };
+                    let got: Vec<u16> = match &plane.samples {
+                        Samples::U8(s) => s[row * width..][..width].iter().map(|v| u16::from(*v)).collect(),
+                        Samples::U16(s) => s[row * width..][..width].to_vec(),
+                    };
+                    let expected: Vec<u16> = expected.into_iter().map(widen).collect();
+                    let near = got.iter().zip(&expected).all(|(g, e)| g.abs_diff(*e) <= u16::from(depth < 8));
+                    assert!(near, "{} plane {index} row {row}: {got:?} {expected:?}", description.name);
+                }
+            }
+            checked += 1;
+        }
+        assert!(checked > 100, "{checked} formats");
+    }
 }
