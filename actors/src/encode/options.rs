@@ -205,7 +205,11 @@ mod tests {
     fn quality_is_checked_per_codec() {
         let request = |crf| EncodeRequest { crf: Some(crf), ..EncodeRequest::default() };
         let check = |codec, value, ok| {
-            assert_eq!(choose(codec, &request(value), &HdrInfo::default(), false, false).is_ok(), ok, "{codec} {value}");
+            assert_eq!(
+                choose(codec, &request(value), &HdrInfo::default(), false, false).is_ok(),
+                ok,
+                "{codec} {value}"
+            );
         };
         check(VideoCodec::H264, 17.5, true);
         check(VideoCodec::H264, 52.0, false);
