@@ -35,6 +35,10 @@ pub struct RawConfig {
     pub conceal: Option<bool>,
     /// Seconds without progress after which a scorer that has work is replaced.
     pub hang_seconds: Option<u64>,
+    /// How many of the scorer nodes may be taken away at any moment.
+    pub low_priority: Option<usize>,
+    /// Seconds after which a pre-empted node comes back by itself; 0: only when it is resumed.
+    pub return_seconds: Option<u64>,
 }
 
 impl RawConfig {
@@ -63,6 +67,8 @@ impl RawConfig {
             strict: self.strict.or(below.strict),
             conceal: self.conceal.or(below.conceal),
             hang_seconds: self.hang_seconds.or(below.hang_seconds),
+            low_priority: self.low_priority.or(below.low_priority),
+            return_seconds: self.return_seconds.or(below.return_seconds),
         }
     }
 
@@ -90,11 +96,21 @@ impl RawConfig {
         if !(1..=HANG_SECONDS_MAX).contains(&hang_seconds) {
             return Err(out_of_range("hang-seconds", hang_seconds, 1, HANG_SECONDS_MAX));
         }
+        let return_seconds = self.return_seconds.unwrap_or(RETURN_SECONDS);
+        if return_seconds > HANG_SECONDS_MAX {
+            return Err(out_of_range("return-seconds", return_seconds, 0, HANG_SECONDS_MAX));
+        }
+        let low_priority = self.low_priority.unwrap_or(0);
+        if low_priority > WORKERS_MAX {
+            return Err(out_of_range("low-priority", low_priority, 0, WORKERS_MAX));
+        }
         let config = Config {
             device,
             workers,
             work_dir: self.work_dir.map_or_else(default_work_dir, Ok)?,
             hang_after: Duration::from_secs(hang_seconds),
+            low_priority,
+            preempted_return_after: (return_seconds > 0).then(|| Duration::from_secs(return_seconds)),
         };
         let options = JobOptions {
             style: self.style,
@@ -113,6 +129,8 @@ impl RawConfig {
 /// A frame of 4K takes minutes on a slow core; what takes longer than this is taken for hung.
 const HANG_SECONDS: u64 = 600;
 const HANG_SECONDS_MAX: u64 = 86_400;
+/// Capacity that was taken away is seldom back sooner.
+const RETURN_SECONDS: u64 = 30;
 const WORKERS_MAX: usize = 256;
 const SIZE_MIN: u32 = 32;
 const SIZE_MAX: u32 = 8192;
@@ -137,6 +155,10 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// A scorer that shows no progress for so long while it has work is replaced.
     pub hang_after: Duration,
+    /// How many of the scorer nodes, from the last, may be taken away at any moment; for onlookers and schedulers.
+    pub low_priority: usize,
+    /// When a pre-empted node comes back by itself; `None`: when it is resumed.
+    pub preempted_return_after: Option<Duration>,
 }
 
 impl Config {

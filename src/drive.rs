@@ -1,33 +1,33 @@
 //! Drives one job from its request to its published output.
 
 use crate::config::Config;
+use crate::course::{BARREN_PASSES_MAX, Course, Packed};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Finished, Planned, Progress};
+use crate::event::{Event, Finished, NodeEvent, Planned, Progress};
 use crate::job::{Job, Overwrite};
 use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
 use crossbeam_channel::Sender;
 use restyle_actors::control::PassControl;
 use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
+use restyle_actors::feed::PassOrder;
 use restyle_actors::join::{JoinRequest, join};
 use restyle_actors::ledger_store::{Holder, JobLock, LocalStore};
-use restyle_actors::pass::{Pass, PassReport, PassWork};
+use restyle_actors::pass::{Pass, PassNews, PassReport, PassWork};
 use restyle_actors::score::{Scorer, StyleScorer};
 use restyle_actors::scored_log::ScoredLog;
 use restyle_actors::timed_store::{Spent, TimedStore};
 use restyle_actors::writer::{SegmentWriter, VideoWriter};
 use restyle_actors::{ActorError, publish};
 use restyle_engine::clock::Clock;
+use restyle_engine::fault;
 use restyle_engine::ledger::{Digest, Ledger, PublishedOutput, Scan, SegmentLedger};
 use restyle_engine::stage::Status;
-use restyle_engine::supervise::NodeSpec;
+use restyle_engine::supervise::{NodeClass, NodeSpec};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Passes without a single new segment after which a job is given up: what failed three times the same way will fail again.
-const BARREN_PASSES_MAX: u32 = 3;
 
 /// One job under way.
 pub(crate) struct Drive {
@@ -136,7 +136,9 @@ impl Drive {
             style: &prepared.style.name,
             style_digest: prepared.style.weights.describe().digest,
         })?;
+        fault::point("plan:before");
         let stated = ledger.fix_plan(&prepared.plan)?.value;
+        fault::point("plan:after");
         let plan: Plan = stated.content()?;
         if plan.numeric_class != prepared.plan.numeric_class {
             let message = format!(
@@ -145,7 +147,6 @@ impl Drive {
             );
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        ledger.lift_quarantines()?;
         Ok(Opened { segments: ledger.segments(&stated), ledger, plan, folder, store, ledger_time, _lock: lock })
     }
 
@@ -187,7 +188,8 @@ impl Drive {
     fn score_everything(&self, opened: &Opened, prepared: &Prepared) -> Result<Tally, Error> {
         let log = Arc::new(ScoredLog::open(&opened.folder)?);
         let mut tally = Tally::default();
-        let mut scan = opened.segments.scan()?;
+        let mut scan = Arc::new(opened.segments.scan()?);
+        let mut course = Course::begin(&opened.ledger)?;
         for (key, rejection) in &scan.rejected {
             self.warn(&format!("{key} is not used: {rejection}"));
         }
@@ -196,32 +198,49 @@ impl Drive {
         tally.frames_reused = todo.items_finished;
         self.tell(Event::Planned(Self::planned_with(&self.config, prepared, &opened.plan, &tally)));
         let pace = Pace::start(Arc::clone(&self.clock), &opened.plan.source, tally.frames_reused);
-        let mut barren = 0;
         while !scan.todo()?.is_complete() {
             if self.control.is_draining() {
                 return Err(interrupted());
             }
-            let report = self.pass(opened, prepared, Arc::new(scan), &log, &pace)?;
+            let packed = Arc::new(self.adopt(opened, &scan)?);
+            let order = course.next(&scan, &packed)?;
+            if let Some(segment) = order.alone() {
+                self.warn(&format!("segment {segment} runs alone: processes died while they worked on it"));
+            }
+            let scope = order.scope.clone();
+            let report = self.pass(opened, prepared, order, (scan, packed), &log, &pace)?;
             for message in &report.warnings {
                 self.warn(message);
             }
-            barren = if report.segments_committed == 0 { barren + 1 } else { 0 };
+            course.passed(scope, &report);
             tally.frames_scored += report.frames_scored;
             tally.frames_reused += report.frames_adopted;
-            if let Some(error) = verdict(report, barren) {
+            if let Some(error) = verdict(report, course.barren()) {
                 return Err(error);
             }
-            scan = opened.segments.scan()?;
+            scan = Arc::new(opened.segments.scan()?);
         }
         tally.frames_rescored = log.rescored();
         Ok(tally)
+    }
+
+    /// Finds what packs hold of segments that are not finished.
+    fn adopt(&self, opened: &Opened, scan: &Scan) -> Result<Packed, Error> {
+        let adopted = opened.segments.adopt(scan)?;
+        for (segment, found) in &adopted {
+            for (key, rejection) in &found.rejected {
+                self.warn(&format!("{key} of segment {segment} is not used: {rejection}"));
+            }
+        }
+        Ok(adopted)
     }
 
     fn pass(
         &self,
         opened: &Opened,
         prepared: &Prepared,
-        scan: Arc<Scan>,
+        order: PassOrder,
+        (scan, adopted): (Arc<Scan>, Arc<Packed>),
         log: &Arc<ScoredLog>,
         pace: &Pace,
     ) -> Result<PassReport, Error> {
@@ -235,6 +254,8 @@ impl Drive {
             segment_ticks: opened.plan.segment_ticks,
             segments: opened.segments.clone(),
             scan,
+            adopted,
+            order,
             nodes: self.nodes(),
             assemblers: self.config.assembler_count(),
             scorer: Arc::new(move || {
@@ -246,22 +267,34 @@ impl Drive {
             }),
             frame_bytes: frame_bytes(&opened.plan),
             hang_after: self.config.hang_after,
+            preempted_return_after: self.config.preempted_return_after,
             log: Arc::clone(log),
             clock: Arc::clone(&self.clock),
         };
-        let mut on_frames = |scored: u64, adopted: u64| {
-            if let Some(progress) = pace.progress(scored, adopted) {
-                self.tell(Event::Progress(progress));
+        let mut on_news = |news: PassNews<'_>| match news {
+            PassNews::Frames { scored, adopted } => {
+                if let Some(progress) = pace.progress(scored, adopted) {
+                    self.tell(Event::Progress(progress));
+                }
+            }
+            PassNews::Node(kind) => {
+                if let Some(event) = NodeEvent::of(kind) {
+                    self.tell(Event::Node(event));
+                }
             }
         };
-        Ok(Pass::new(work, &self.control).run(&mut on_frames)?)
+        Ok(Pass::new(work, &self.control).run(&mut on_news)?)
     }
 
     /// One node a scorer, named after its device.
     fn nodes(&self) -> Vec<NodeSpec> {
         let device = self.config.device.to_string();
+        let dedicated = self.config.worker_count().saturating_sub(self.config.low_priority);
         (0..self.config.worker_count())
-            .map(|k| NodeSpec::new(format!("{device}-{k}").as_str(), device.as_str()))
+            .map(|k| NodeSpec {
+                class: if k < dedicated { NodeClass::Dedicated } else { NodeClass::LowPriority },
+                ..NodeSpec::new(format!("{device}-{k}").as_str(), device.as_str())
+            })
             .collect()
     }
 
@@ -275,6 +308,7 @@ impl Drive {
             let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
             EncodedSegment::from_bytes(&loaded.payload)
         });
+        fault::point("join:before");
         let joined = join(JoinRequest {
             blob: &prepared.blob,
             source: &opened.plan.source,
@@ -294,8 +328,11 @@ impl Drive {
             items: frames,
         };
         opened.ledger.intend(&output)?;
+        fault::point("publish:before");
         publish::publish(&staged, &prepared.output, overwrite == Overwrite::Allowed)?;
+        fault::point("publish:after");
         opened.ledger.record_out(&output)?;
+        fault::point("out:after");
         // A leftover is replaced by the next join; failing here would hide that the output stands.
         let _ = std::fs::remove_file(&staged);
         Ok(output)

@@ -1,6 +1,7 @@
 //! What a job tells while it runs; the JSON lines of the command are these events.
 
 use crate::error::{Error, ErrorKind};
+use restyle_engine::supervise::SupervisionEventKind;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ pub enum Event {
         /// What, where, and what was done about it.
         message: String,
     },
+    /// Something happened to a scorer node. For embedders; the command's JSON lines leave it out.
+    Node(NodeEvent),
     /// The output stands at OUTPUT; the last event of a job that succeeded.
     Finished(Finished),
     /// The job ended without an output; the last event of a job that did not.
@@ -65,6 +68,73 @@ pub struct Progress {
     pub eta_seconds: Option<f64>,
     /// What the job is doing: `scoring`, `joining`, `publishing`.
     pub phase: &'static str,
+}
+
+/// What happened to a scorer node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeEvent {
+    /// The node's name, as [`crate::JobControl::nodes`] gives it.
+    pub node: String,
+    /// What happened.
+    pub what: NodeChange,
+}
+
+/// What can happen to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NodeChange {
+    /// A worker was started for it; 0 is the first.
+    Started {
+        /// Counts its workers.
+        generation: u32,
+    },
+    /// It was told that it will be taken away.
+    Notified,
+    /// It was paused.
+    Paused,
+    /// It was resumed.
+    Resumed,
+    /// Its worker ended: drained, pre-empted, panicked, hung.
+    Exited {
+        /// Why, for people.
+        reason: String,
+        /// Whether something was wrong with it.
+        failed: bool,
+    },
+    /// It will be started again.
+    Returning {
+        /// Milliseconds from now.
+        after_millis: u64,
+    },
+    /// It will not be started again; the job goes on with the others.
+    GivenUp {
+        /// Why its last worker ended.
+        reason: String,
+    },
+}
+
+impl NodeEvent {
+    /// Translates what a supervisor tells; `None` for what concerns no single node.
+    pub(crate) fn of(kind: &SupervisionEventKind) -> Option<Self> {
+        use SupervisionEventKind as Kind;
+        let (node, what) = match kind {
+            Kind::WorkerStarted { node, generation } => (node, NodeChange::Started { generation: generation.0 }),
+            Kind::WorkerExited { node, reason, .. } => {
+                (node, NodeChange::Exited { reason: reason.to_string(), failed: reason.is_failure() })
+            }
+            Kind::RestartScheduled { node, after } => {
+                let after_millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+                (node, NodeChange::Returning { after_millis })
+            }
+            Kind::NodeGivenUp { node, reason } => (node, NodeChange::GivenUp { reason: reason.to_string() }),
+            Kind::NodeNotified { node, .. } => (node, NodeChange::Notified),
+            Kind::NodePaused { node } => (node, NodeChange::Paused),
+            Kind::NodeResumed { node } => (node, NodeChange::Resumed),
+            Kind::ZombieEnded { .. } | Kind::StageStarved | Kind::StageEnded { .. } => return None,
+        };
+        Some(Self { node: node.to_string(), what })
+    }
 }
 
 /// A job that succeeded.

@@ -26,6 +26,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
+mod course;
 mod drive;
 pub mod error;
 pub mod event;
@@ -39,6 +40,7 @@ mod styles;
 
 pub use config::{Config, JobOptions, RawConfig};
 pub use error::{Error, ErrorKind};
-pub use event::Event;
+pub use event::{Event, NodeChange, NodeEvent};
 pub use job::{Job, Overwrite};
-pub use pipeline::{JobControl, Pipeline, RunningJob};
+pub use pipeline::{JobControl, NextEvent, Pipeline, RunningJob};
+pub use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};

@@ -9,9 +9,11 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Failed, Finished, Planned};
 use crate::job::Job;
 use crate::prepare::Prepared;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use restyle_actors::control::PassControl;
 use restyle_engine::clock::{Clock, SystemClock};
+use restyle_engine::error::EngineError;
+use restyle_engine::supervise::NodeObservation;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -92,6 +94,16 @@ impl RunningJob {
         self.told.iter()
     }
 
+    /// Returns the next event; blocks for `timeout` at most.
+    #[must_use]
+    pub fn next_event(&self, timeout: Duration) -> NextEvent {
+        match self.told.recv_timeout(timeout) {
+            Ok(event) => NextEvent::Told(event),
+            Err(RecvTimeoutError::Timeout) => NextEvent::Silent,
+            Err(RecvTimeoutError::Disconnected) => NextEvent::Ended,
+        }
+    }
+
     /// Returns a handle that steers the job from another thread.
     #[must_use]
     pub fn control(&self) -> JobControl {
@@ -109,6 +121,17 @@ impl RunningJob {
     }
 }
 
+/// What waiting for an event came to.
+#[derive(Debug)]
+pub enum NextEvent {
+    /// This happened.
+    Told(Event),
+    /// Nothing in that time.
+    Silent,
+    /// Nothing more will be told.
+    Ended,
+}
+
 /// Steers a running job; clones steer the same one.
 #[derive(Clone)]
 pub struct JobControl {
@@ -121,8 +144,51 @@ impl JobControl {
         self.pass.drain(notice);
     }
 
+    /// Gives a scorer node notice: it finishes the batch it has, others take over the rest of its work, and it comes back
+    /// by [`Config::preempted_return_after`]. What is not finished at the end of the notice goes to others as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] when no frames are being scored now, or there is no such node.
+    pub fn preempt(&self, node: &str, notice: Duration) -> Result<(), Error> {
+        self.pass.preempt(&node.into(), notice).map_err(refused)
+    }
+
+    /// Takes a node away without notice: what it has in hand is scored again by others.
+    ///
+    /// # Errors
+    /// As [`JobControl::preempt`].
+    pub fn kill(&self, node: &str) -> Result<(), Error> {
+        self.pass.kill(&node.into()).map_err(refused)
+    }
+
+    /// Has a node finish its batch and wait until it is resumed.
+    ///
+    /// # Errors
+    /// As [`JobControl::preempt`], and for a node that is not working.
+    pub fn pause(&self, node: &str) -> Result<(), Error> {
+        self.pass.pause(&node.into()).map_err(refused)
+    }
+
+    /// Has a paused or pre-empted node work again.
+    ///
+    /// # Errors
+    /// As [`JobControl::preempt`], and for a node that has done its part.
+    pub fn resume(&self, node: &str) -> Result<(), Error> {
+        self.pass.resume(&node.into()).map_err(refused)
+    }
+
+    /// Returns the scorer nodes as they are now; none while no frames are being scored.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeObservation> {
+        self.pass.observe()
+    }
+
     /// Stops the job at once; what is in flight is lost, what is finished stays.
     pub fn cancel(&self) {
         self.pass.drain(Duration::ZERO);
     }
+}
+
+fn refused(error: EngineError) -> Error {
+    Error::new(ErrorKind::Usage, error.to_string())
 }

@@ -3,13 +3,14 @@
 //! A segment is committed whole or not at all. An assembler that fails or is abandoned leaves no segment; what it had put into packs is adopted
 //! by the next pass, which does the rest again.
 
-use crate::error::{ActorError, Result};
+use crate::error::{ActorError, ErrorKind, Result};
 use crate::packed;
 use crate::task::{Arrival, OpenSegment, ScoredFrame, SegmentEnd};
 use crate::writer::{SegmentWriter, WriterFactory};
 use crossbeam_channel::{Receiver, Sender};
 use restyle_engine::cancel::CancelToken;
 use restyle_engine::clock::Clock;
+use restyle_engine::fault;
 use restyle_engine::item::{Item, ItemIndex, SegmentIndex};
 use restyle_engine::ledger::{
     AttemptEnd, PackPolicy, PackWriter, PackedItem, SegmentHeader, SegmentLedger, SourceHash,
@@ -61,8 +62,6 @@ pub struct AssemblerParts {
     pub frames_adopted: Arc<AtomicU64>,
     /// Whether frames go into packs: set while scoring is slow.
     pub packing: Arc<AtomicBool>,
-    /// Frames of the job that were finished when the pass began.
-    pub items_finished: u64,
     /// Ends what cannot be completed any more.
     pub give_up: CancelToken,
     /// Time.
@@ -93,11 +92,6 @@ impl Assembler {
 
     fn assemble(&self, open: &OpenSegment, tick: &mut dyn FnMut()) -> Assembled {
         let (segment, ledger) = (open.segment, self.parts.segments.ledger());
-        let begun = ledger.begin_attempt(segment, self.parts.items_finished, false);
-        let attempt = match begun {
-            Ok(attempt) => attempt,
-            Err(error) => return Assembled::Failed { segment, error: error.into() },
-        };
         let mut assembly = Assembly::new(&self.parts, open);
         let ended = assembly.take_all(open, tick).and_then(|end| match end {
             Some(end) => assembly.commit(end).map(Some),
@@ -108,7 +102,7 @@ impl Assembler {
             Ok(None) => (AttemptEnd::Preempted, Assembled::Abandoned { segment }),
             Err(error) => (assembly.explain(&error), Assembled::Failed { segment, error }),
         };
-        if let Err(error) = ledger.end_attempt(segment, attempt, &explained) {
+        if let Err(error) = ledger.end_attempt(segment, open.attempt, &explained) {
             // Unexplained, the attempt counts as a death: harsher than it was, never wrong.
             tracing::warn!(%segment, %error, "the end of an attempt could not be recorded");
         }
@@ -192,6 +186,7 @@ impl<'a> Assembly<'a> {
         let bytes = packed::to_bytes(&item.payload.scored).map_err(|e| ActorError::Codec(e.to_string()))?;
         let entry = PackedItem { index: item.id.index, pts: item.payload.pts, source: SourceHash(item.payload.hash) };
         self.packed = true;
+        fault::point("pack:append");
         match self.packs.append(&entry, &bytes) {
             Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
@@ -206,6 +201,7 @@ impl<'a> Assembly<'a> {
                 none.insert((self.parts.writers)()?)
             }
         };
+        fault::numbered("encode:frame", frame.number);
         writer.push(frame)?;
         self.written += 1;
         self.last = (frame.pts, frame.hash);
@@ -228,7 +224,9 @@ impl<'a> Assembly<'a> {
             last_hash: SourceHash(self.last.1),
             writer: self.parts.segments.ledger().writer().to_owned(),
         };
+        fault::point("assemble:before_commit");
         self.parts.segments.commit(&header, &payload)?;
+        fault::point("assemble:after_commit");
         if (self.packed || self.adopted > 0)
             && let Err(error) = self.parts.segments.drop_packs(self.segment)
         {
@@ -242,8 +240,11 @@ impl<'a> Assembly<'a> {
         self.packs.seal().map_err(ActorError::from)
     }
 
-    /// Says why the attempt failed, with the frame concerned as an index in the segment.
+    /// Says why the attempt failed, with the frame concerned as an index in the segment. What the world did is no failure of the segment.
     fn explain(&self, error: &ActorError) -> AttemptEnd {
+        if !matches!(error.kind(), ErrorKind::Codec | ErrorKind::Damaged | ErrorKind::InputUnreadable) {
+            return AttemptEnd::Preempted;
+        }
         let in_segment = |n: &u64| n.checked_sub(self.first_frame).and_then(|n| u32::try_from(n).ok()).map(ItemIndex);
         AttemptEnd::Failed { message: error.to_string(), items: error.frames().iter().filter_map(in_segment).collect() }
     }

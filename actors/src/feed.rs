@@ -2,7 +2,8 @@
 //!
 //! A credit is taken before a frame is decoded, so that slow scorers, encoders or storage stop the decoder and never fill memory. A segment is
 //! opened only when an assembler takes it. Since credits are taken in plan order the oldest frame always has one (L2).
-//! Frames that a pack already holds are decoded, to be sure that they are the same, but never reach a scorer.
+//! Frames that a pack already holds are decoded, to be sure that they are the same, but never reach a scorer. Segments that the pass is not
+//! to make are decoded and thrown away. Whatever a segment's fate, an attempt at it is on record before its second frame is decoded.
 
 use crate::decode::FrameDecoder;
 use crate::error::{ActorError, Result};
@@ -12,11 +13,14 @@ use crate::task::{Arrival, FrameTask, OpenSegment, ScoredFrame, SegmentEnd};
 use crossbeam_channel::{Sender, select};
 use restyle_engine::cancel::CancelToken;
 use restyle_engine::credit::{Credit, Credits};
+use restyle_engine::fault;
 use restyle_engine::item::{Item, ItemId, ItemIndex, SegmentIndex};
-use restyle_engine::ledger::{Adopted, Resume, Run, Scan, SegmentLedger, SourceHash};
+use restyle_engine::ledger::{
+    Adopted, AttemptBegun, AttemptEnd, PassScope, Resume, Run, Scan, SegmentLedger, SourceHash,
+};
 use restyle_engine::link::{LinkSender, link};
 use restyle_engine::steal::Pool;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -39,9 +43,59 @@ impl Cuts {
     }
 }
 
+/// Which of the missing segments a pass makes, and what is known about them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassOrder {
+    /// Which.
+    pub scope: PassScope,
+    /// Segments that killed a process which only decoded them: a pass that is not about one of them ends in front of it.
+    pub impassable: BTreeSet<SegmentIndex>,
+    /// Numbers of first frames that earlier attempts have learnt.
+    pub first_frames: BTreeMap<SegmentIndex, u64>,
+    /// Frames of the job that are finished when the pass begins, packs included.
+    pub frames_finished: u64,
+}
+
+impl PassOrder {
+    /// Everything that is missing.
+    #[must_use]
+    pub fn everything(frames_finished: u64) -> Self {
+        let scope = PassScope::Together { held_back: BTreeSet::new() };
+        Self { scope, impassable: BTreeSet::new(), first_frames: BTreeMap::new(), frames_finished }
+    }
+
+    /// The segment that is made alone, where one is.
+    #[must_use]
+    pub fn alone(&self) -> Option<SegmentIndex> {
+        match self.scope {
+            PassScope::Alone(segment) => Some(segment),
+            PassScope::Together { .. } => None,
+        }
+    }
+
+    /// Whether a run holds anything that the pass makes.
+    fn wants(&self, run: &Run) -> bool {
+        self.alone().is_none_or(|alone| {
+            let behind_start = match run.resume {
+                Resume::Start => true,
+                Resume::After(anchor) => anchor.segment < alone,
+            };
+            behind_start && run.stop_at.is_none_or(|stop| alone < stop)
+        })
+    }
+
+    /// Whether the pass has nothing more to do from this segment on.
+    fn ends_before(&self, segment: SegmentIndex) -> bool {
+        let is_target = self.alone() == Some(segment);
+        self.alone().is_some_and(|alone| segment > alone) || (self.impassable.contains(&segment) && !is_target)
+    }
+}
+
 /// What a feed needs besides its decoder.
 #[derive(Clone)]
 pub struct FeedParts {
+    /// What to feed.
+    pub order: Arc<PassOrder>,
     /// Where the cuts lie.
     pub cuts: Cuts,
     /// Back-pressure of the whole pass.
@@ -75,7 +129,23 @@ pub struct Feed {
 struct Current {
     segment: SegmentIndex,
     frames: u32,
-    route: LinkSender<Arrival>,
+    fate: Fate,
+}
+
+/// What happens to the frames of a segment.
+enum Fate {
+    /// They are scored.
+    Made(LinkSender<Arrival>),
+    /// They are thrown away; the attempt on record is to be explained at the end.
+    Passed(u32),
+}
+
+/// How feeding a run ended.
+enum Fed {
+    /// All of it was fed; the number of the frame after it.
+    Whole(u64),
+    /// What lies behind is not for this pass.
+    Enough,
 }
 
 impl Feed {
@@ -92,9 +162,13 @@ impl Feed {
     /// The decoder's errors with the frame's number; [`ActorError::Cancelled`] when told to stop before the end.
     pub fn run(mut self, runs: &[Run], scan: &Scan, tick: &mut dyn FnMut()) -> Result<Vec<String>> {
         let mut number = 0;
-        for run in runs {
+        let order = Arc::clone(&self.parts.order);
+        for run in runs.iter().filter(|run| order.wants(run)) {
             number = run.first_item.unwrap_or_else(|| number + finished_between(scan, run));
-            number = self.feed_run(run, number, tick)?;
+            match self.feed_run(run, number, tick)? {
+                Fed::Whole(next) => number = next,
+                Fed::Enough => break,
+            }
         }
         let mut warnings = self.decoder.take_warnings();
         warnings.extend(self.concealment());
@@ -114,10 +188,25 @@ impl Feed {
         ))
     }
 
-    /// Feeds one run and returns the number of the frame after it.
-    fn feed_run(&mut self, run: &Run, mut number: u64, tick: &mut dyn FnMut()) -> Result<u64> {
+    /// Feeds one run; `number` is that of its first frame.
+    fn feed_run(&mut self, run: &Run, number: u64, tick: &mut dyn FnMut()) -> Result<Fed> {
+        let mut current = None;
+        let fed = self.walk(run, number, &mut current, tick);
+        // Cut short for a reason that is known: nothing to hold against a segment that was only passed.
+        if let (Err(_), Some(Current { segment, fate: Fate::Passed(attempt), .. })) = (&fed, &current) {
+            self.explain(*segment, *attempt);
+        }
+        fed
+    }
+
+    fn walk(
+        &mut self,
+        run: &Run,
+        mut number: u64,
+        current: &mut Option<Current>,
+        tick: &mut dyn FnMut(),
+    ) -> Result<Fed> {
         let mut previous = self.position(run, number)?;
-        let mut current: Option<Current> = None;
         loop {
             let credit = self
                 .parts
@@ -125,8 +214,10 @@ impl Feed {
                 .acquire(self.parts.frame_bytes, &self.parts.stop)
                 .map_err(|_| ActorError::Cancelled)?;
             tick();
+            fault::numbered("decode:frame", number);
             let Some(frame) = self.decoder.next_frame()? else {
-                return close(current, None).map(|()| number);
+                self.close(current.take(), None);
+                return Ok(Fed::Whole(number));
             };
             if let Some(why) = &frame.concealed {
                 self.concealed.push(number);
@@ -134,17 +225,22 @@ impl Feed {
             }
             let segment = self.parts.cuts.segment_of(frame.pts, previous.unwrap_or(SegmentIndex(0)));
             if current.as_ref().is_none_or(|c| c.segment != segment) {
-                close(current.take(), Some(segment))?;
+                self.close(current.take(), Some(segment));
                 if run.stop_at == Some(segment) {
-                    return Ok(number);
+                    return Ok(Fed::Whole(number));
+                }
+                if self.parts.order.ends_before(segment) {
+                    return Ok(Fed::Enough);
                 }
                 if self.parts.stop_at_cut.load(Ordering::SeqCst) {
                     return Err(ActorError::Cancelled);
                 }
-                current = Some(self.open(segment, previous, number)?);
+                // Where a run before was left out, only an earlier attempt knows how many frames it has.
+                number = self.parts.order.first_frames.get(&segment).copied().unwrap_or(number);
+                *current = Some(self.enter(segment, previous, number)?);
                 previous = Some(segment);
             }
-            if let Some(current) = &mut current {
+            if let Some(current) = current {
                 self.push(current, frame, number, credit)?;
             }
             number += 1;
@@ -164,28 +260,83 @@ impl Feed {
         }
     }
 
+    /// Puts an attempt on record and opens the segment, if the pass makes it.
+    fn enter(&self, segment: SegmentIndex, previous: Option<SegmentIndex>, first_frame: u64) -> Result<Current> {
+        let (order, ledger) = (&self.parts.order, self.parts.segments.ledger());
+        let passing = !order.scope.makes(segment);
+        let begun = AttemptBegun {
+            alone: order.alone() == Some(segment),
+            first_item: Some(first_frame),
+            passing,
+            ..AttemptBegun::new(ledger.writer(), order.frames_finished)
+        };
+        let attempt = ledger.begin(segment, &begun)?;
+        let fate = match passing {
+            true => Fate::Passed(attempt),
+            false => Fate::Made(self.open(segment, previous, first_frame, attempt)?),
+        };
+        Ok(Current { segment, frames: 0, fate })
+    }
+
     /// Waits for an assembler and hands it the segment.
-    fn open(&self, segment: SegmentIndex, previous: Option<SegmentIndex>, first_frame: u64) -> Result<Current> {
+    fn open(
+        &self,
+        segment: SegmentIndex,
+        previous: Option<SegmentIndex>,
+        first_frame: u64,
+        attempt: u32,
+    ) -> Result<LinkSender<Arrival>> {
         // Every credit may be on its way to one segment, and its end besides: a send on this link never waits.
         let (route, arrivals) = link("segment", self.parts.credits.limit().items + 2);
-        let open = OpenSegment { segment, previous, first_frame, arrivals };
+        let open = OpenSegment { segment, previous, first_frame, attempt, arrivals };
         select! {
-            send(self.parts.opener, open) -> sent => sent.map_err(|_| ActorError::Cancelled)?,
-            recv(self.parts.stop.ended()) -> _ => return Err(ActorError::Cancelled),
+            send(self.parts.opener, open) -> sent => match sent {
+                Ok(()) => Ok(route),
+                Err(unsent) => self.take_back(&unsent.into_inner()),
+            },
+            recv(self.parts.stop.ended()) -> _ => {
+                self.explain(segment, attempt);
+                Err(ActorError::Cancelled)
+            }
         }
-        Ok(Current { segment, frames: 0, route })
+    }
+
+    fn take_back(&self, open: &OpenSegment) -> Result<LinkSender<Arrival>> {
+        self.explain(open.segment, open.attempt);
+        Err(ActorError::Cancelled)
+    }
+
+    /// Records that an attempt ended without anything being wrong with its segment.
+    fn explain(&self, segment: SegmentIndex, attempt: u32) {
+        if let Err(error) = self.parts.segments.ledger().end_attempt(segment, attempt, &AttemptEnd::Preempted) {
+            // Unexplained, the attempt counts as a death: harsher than it was, never wrong.
+            tracing::warn!(%segment, %error, "the end of an attempt could not be recorded");
+        }
+    }
+
+    /// Tells the assembler of a segment that the decoder has passed it.
+    fn close(&self, current: Option<Current>, next: Option<SegmentIndex>) {
+        match current {
+            Some(Current { frames, fate: Fate::Made(route), .. }) => {
+                // The link has room for every credit and the end; an assembler that died is seen by the pass.
+                let _ = route.try_send(Arrival::End(SegmentEnd { frames, next }));
+            }
+            Some(Current { segment, fate: Fate::Passed(attempt), .. }) => self.explain(segment, attempt),
+            None => {}
+        }
     }
 
     fn push(&self, current: &mut Current, frame: DecodedFrame, number: u64, credit: Credit) -> Result<()> {
         let id = ItemId { segment: current.segment, index: ItemIndex(current.frames) };
         current.frames += 1;
+        let Fate::Made(route) = &current.fate else { return Ok(()) };
         match self.adopted(id, &frame, number)? {
             Some(scored) => {
                 // An assembler that died is seen by the pass.
-                let _ = current.route.try_send(Arrival::Scored(Item::new(id, scored, credit)));
+                let _ = route.try_send(Arrival::Scored(Item::new(id, scored, credit)));
             }
             None => {
-                let task = FrameTask { frame, number, route: current.route.clone() };
+                let task = FrameTask { frame, number, route: route.clone() };
                 self.parts.pool.push(Item::new(id, task, credit)).map_err(|_| ActorError::Cancelled)?;
             }
         }
@@ -215,15 +366,6 @@ fn finished_between(scan: &Scan, run: &Run) -> u64 {
         segment = header.previous;
     }
     frames
-}
-
-/// Tells the assembler of a segment that the decoder has passed it.
-fn close(current: Option<Current>, next: Option<SegmentIndex>) -> Result<()> {
-    if let Some(Current { frames, route, .. }) = current {
-        // The link has room for every credit and the end; an assembler that died is seen by the pass.
-        let _ = route.try_send(Arrival::End(SegmentEnd { frames, next }));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod join;
 pub mod ledger_store;
 pub mod packed;
 pub mod pass;
+pub mod preempt;
 pub mod publish;
 pub mod score;
 pub mod scored_log;

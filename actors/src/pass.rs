@@ -10,7 +10,7 @@ use crate::assemble::{Assembled, Assembler, AssemblerParts};
 use crate::control::PassControl;
 use crate::decode::{DecodeOptions, FrameDecoder};
 use crate::error::{ActorError, Result};
-use crate::feed::{Cuts, Feed, FeedParts};
+use crate::feed::{Cuts, Feed, FeedParts, PassOrder};
 use crate::score::{ScoreStage, Scorer};
 use crate::scored_log::ScoredLog;
 use crate::source_info::SourceInfo;
@@ -22,11 +22,12 @@ use restyle_engine::cancel::CancelToken;
 use restyle_engine::clock::Clock;
 use restyle_engine::credit::{CreditLimit, Credits};
 use restyle_engine::item::{Item, SegmentIndex};
-use restyle_engine::ledger::{PackPolicy, Scan, SegmentLedger};
+use restyle_engine::ledger::{Adopted, PackPolicy, Scan, SegmentLedger};
 use restyle_engine::stage::StageError;
 use restyle_engine::steal::{Poisoned, Pool, PoolConfig};
 use restyle_engine::supervise::{ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageSpec, SupervisionEventKind};
 use restyle_engine::worker::{ExitReason, WorkerContext, work};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,6 +49,10 @@ pub struct PassWork {
     pub segments: SegmentLedger,
     /// What is finished.
     pub scan: Arc<Scan>,
+    /// What packs hold of what is not.
+    pub adopted: Arc<BTreeMap<SegmentIndex, Adopted>>,
+    /// What of the rest this pass makes.
+    pub order: PassOrder,
     /// Scorer nodes.
     pub nodes: Vec<NodeSpec>,
     /// Segments that are encoded at once.
@@ -60,6 +65,8 @@ pub struct PassWork {
     pub frame_bytes: u64,
     /// A scorer that shows no progress for so long while it has work is replaced.
     pub hang_after: Duration,
+    /// When a pre-empted scorer comes back by itself; `None`: when it is resumed.
+    pub preempted_return_after: Option<Duration>,
     /// Where scored frames are noted.
     pub log: Arc<ScoredLog>,
     /// Time.
@@ -81,6 +88,20 @@ pub struct PassReport {
     pub warnings: Vec<String>,
     /// Whether it ended because it was told to.
     pub interrupted: bool,
+}
+
+/// What a pass tells while it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum PassNews<'a> {
+    /// How far it is; told several times a second.
+    Frames {
+        /// Frames scored by now.
+        scored: u64,
+        /// Frames that came from packs.
+        adopted: u64,
+    },
+    /// Something happened to a scorer node.
+    Node(&'a SupervisionEventKind),
 }
 
 /// How often a pass looks at its counters to tell progress and to keep its deadline.
@@ -125,9 +146,15 @@ struct Ended {
 impl<'a> Pass<'a> {
     /// Prepares a pass; nothing runs yet.
     #[must_use]
-    pub fn new(work: PassWork, control: &'a PassControl) -> Self {
-        // Enough that every scorer has a frame in hand and one to take next, and every open segment can hold one back.
-        let items = work.nodes.len() * 2 + work.assemblers * 2;
+    pub fn new(mut work: PassWork, control: &'a PassControl) -> Self {
+        let items = if work.order.alone().is_some() {
+            // One frame at a time, each packed: whatever kills this process names itself by what is missing.
+            work.assemblers = 1;
+            1
+        } else {
+            // Enough that every scorer has a frame in hand and one to take next, and every open segment can hold one back.
+            work.nodes.len() * 2 + work.assemblers * 2
+        };
         let credits = Credits::new(CreditLimit { items, bytes: work.frame_bytes.saturating_mul(items as u64) });
         let pool = Arc::new(Pool::new(PoolConfig::default(), Arc::clone(&work.clock)));
         Self {
@@ -146,15 +173,15 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Runs the pass to its end; blocks. `on_frames` is told several times a second how many frames were scored and how many came from packs.
+    /// Runs the pass to its end; blocks. `on_news` is told what happens, on this thread.
     ///
     /// # Errors
     /// What concerns the whole job: the ledger cannot be read, no threads. Failures of segments are in the report.
-    pub fn run(mut self, on_frames: &mut dyn FnMut(u64, u64)) -> Result<PassReport> {
+    pub fn run(mut self, on_news: &mut dyn FnMut(PassNews<'_>)) -> Result<PassReport> {
         let plane = ControlPlane::start_with(Arc::clone(&self.work.clock))?;
         let running = self.start(&plane)?;
         self.control.attach(&running.scorers);
-        self.watch(&running, on_frames);
+        self.watch(&running, on_news);
         self.control.detach();
         for stage in [&running.decoder, &*running.scorers, &running.encoders] {
             // A stage that has ended answers with an error, which is what is wanted.
@@ -162,22 +189,14 @@ impl<'a> Pass<'a> {
             stage.wait_timeout(GRACE);
         }
         self.report.interrupted = self.control.is_draining();
-        self.tell(on_frames);
+        self.tell(on_news);
         Ok(self.report)
     }
 
-    fn start(&mut self, plane: &ControlPlane) -> Result<Running> {
+    fn start(&self, plane: &ControlPlane) -> Result<Running> {
         let (opener, opened) = bounded(0);
         let (results, assembled) = unbounded();
-        let adopted = Arc::new(self.work.segments.adopt(&self.work.scan)?);
-        for (segment, found) in adopted.iter() {
-            for (key, rejection) in &found.rejected {
-                self.report.warnings.push(format!("{key} of segment {segment} is not used: {rejection}"));
-            }
-        }
-        let adopted_items: u64 = adopted.values().map(|a| a.items.len() as u64).sum();
-        let finished: u64 = self.work.scan.finished.values().map(|h| u64::from(h.items)).sum();
-        let encoders = self.start_assemblers(plane, opened, results, finished + adopted_items)?;
+        let encoders = self.start_assemblers(plane, opened, results)?;
         let scorers = Arc::new(self.start_scorers(plane)?);
         let parts = FeedParts {
             cuts: self.cuts(),
@@ -185,7 +204,8 @@ impl<'a> Pass<'a> {
             pool: Arc::clone(&self.pool),
             opener,
             segments: self.work.segments.clone(),
-            adopted,
+            adopted: Arc::clone(&self.work.adopted),
+            order: Arc::new(self.work.order.clone()),
             frame_bytes: self.work.frame_bytes,
             stop: self.stop.clone(),
             stop_at_cut: Arc::clone(&self.stop_at_cut),
@@ -204,7 +224,6 @@ impl<'a> Pass<'a> {
         plane: &ControlPlane,
         opened: Receiver<OpenSegment>,
         results: Sender<Assembled>,
-        items_finished: u64,
     ) -> Result<StageHandle> {
         let parts = AssemblerParts {
             opened,
@@ -214,7 +233,6 @@ impl<'a> Pass<'a> {
             frames_done: Arc::clone(&self.frames_done),
             frames_adopted: Arc::clone(&self.frames_adopted),
             packing: Arc::clone(&self.packing),
-            items_finished,
             give_up: self.give_up.clone(),
             clock: Arc::clone(&self.work.clock),
         };
@@ -235,7 +253,10 @@ impl<'a> Pass<'a> {
     fn start_scorers(&self, plane: &ControlPlane) -> Result<StageHandle> {
         let spec = StageSpec {
             name: "score".into(),
-            policy: RestartPolicy::restarting(),
+            policy: RestartPolicy {
+                preempted_return_after: self.work.preempted_return_after,
+                ..RestartPolicy::restarting()
+            },
             hang_after: Some(self.work.hang_after),
             nodes: self.work.nodes.clone(),
         };
@@ -278,12 +299,13 @@ impl<'a> Pass<'a> {
     }
 
     /// Waits for the end of everything, and gives up what has not ended at the deadline.
-    fn watch(&mut self, running: &Running, on_frames: &mut dyn FnMut(u64, u64)) {
+    fn watch(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
         let started = self.work.clock.now();
         let mut ended = Ended::default();
         let scorers_ended = running.scorers.ended().ended();
         loop {
-            self.tell(on_frames);
+            self.tell(on_news);
+            self.take_node_events(running, on_news);
             self.set_packing(started);
             self.drain(running, &mut ended);
             let (idle_feed, idle_scorers) = (never(), never());
@@ -309,19 +331,20 @@ impl<'a> Pass<'a> {
                 break;
             }
         }
-        self.take_warnings(running);
+        self.take_node_events(running, on_news);
     }
 }
 
 impl Pass<'_> {
-    fn tell(&self, on_frames: &mut dyn FnMut(u64, u64)) {
-        on_frames(self.frames_done.load(Ordering::Relaxed), self.frames_adopted.load(Ordering::Relaxed));
+    fn tell(&self, on_news: &mut dyn FnMut(PassNews<'_>)) {
+        let (scored, adopted) = (&self.frames_done, &self.frames_adopted);
+        on_news(PassNews::Frames { scored: scored.load(Ordering::Relaxed), adopted: adopted.load(Ordering::Relaxed) });
     }
 
     /// Packs are written while a segment takes longer than what may be lost.
     fn set_packing(&self, started: Duration) {
         let done = self.frames_done.load(Ordering::Relaxed);
-        if done == 0 {
+        if done == 0 || self.work.order.alone().is_some() {
             return;
         }
         let video = &self.work.source.video;
@@ -392,8 +415,9 @@ impl Pass<'_> {
         }
     }
 
-    fn take_warnings(&mut self, running: &Running) {
+    fn take_node_events(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
         for event in running.scorers.events().try_iter() {
+            on_news(PassNews::Node(&event.kind));
             match event.kind {
                 SupervisionEventKind::WorkerExited { node, reason, .. } if reason.is_failure() => {
                     self.report.warnings.push(format!("scorer {node} {reason}"));

@@ -3,6 +3,7 @@
 use crate::frame::DecodedFrame;
 use crate::scored_log::ScoredLog;
 use crate::task::{Arrival, FrameTask, Scored, ScoredFrame};
+use restyle_engine::fault;
 use restyle_engine::link::LinkSender;
 use restyle_engine::stage::{Stage, StageError, Status};
 use restyle_models::pixels::Picture;
@@ -97,6 +98,9 @@ impl Stage<FrameTask, Delivery> for ScoreStage {
     }
 
     fn process(&mut self, tasks: &[&FrameTask]) -> Vec<Result<Delivery, StageError>> {
+        for task in tasks {
+            fault::numbered("score", task.number);
+        }
         let frames: Vec<&DecodedFrame> = tasks.iter().map(|t| &t.frame).collect();
         let results = self.scorer.score(&frames);
         if results.len() != tasks.len() {

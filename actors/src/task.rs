@@ -90,6 +90,8 @@ pub struct OpenSegment {
     pub previous: Option<SegmentIndex>,
     /// Number of its first frame in the whole video.
     pub first_frame: u64,
+    /// The attempt on record that begins with it.
+    pub attempt: u32,
     /// Its frames.
     pub arrivals: LinkReceiver<Arrival>,
 }

@@ -8,8 +8,12 @@
 //! point is reached, counted from when the script was armed; without it, every time. A point may be named repeatedly.
 //!
 //! ```text
-//! score=1*panic;encode=2*pause;ledger:commit=delay(50)
+//! scorer:before_process=1*panic;encode:frame=2*pause;store:synced=delay(50)
 //! ```
+//!
+//! Of several rules for one point the first that applies acts, so `p=3*panic;p=delay(50)` delays every time but the third. Points that
+//! belong to an item carry its number behind a colon, besides being reached without it: `score:17=abort`. Every action is
+//! logged before it is taken.
 
 /// A fault that a script put here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,23 @@ pub struct InjectedFault {
 pub fn point(name: &str) {
     if let Err(fault) = fallible(name) {
         panic!("{fault}, which cannot return an error: arm it with panic, pause, abort or delay");
+    }
+}
+
+/// A place that belongs to one item: reached as `name` and as `name:number`.
+///
+/// # Panics
+/// If the script says so, or asks for an error, which cannot be returned here.
+#[inline(always)]
+pub fn numbered(name: &str, number: u64) {
+    #[cfg(feature = "faults")]
+    if armed::is_armed() {
+        point(name);
+        point(&format!("{name}:{number}"));
+    }
+    #[cfg(not(feature = "faults"))]
+    {
+        let _ = (name, number);
     }
 }
 
@@ -188,11 +209,20 @@ mod armed {
         stands(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
+    /// Whether any script is in force.
+    pub(super) fn is_armed() -> bool {
+        SCRIPTS.load(Ordering::Acquire) > 0
+    }
+
     pub(super) fn reach(point: &str) -> Result<(), InjectedFault> {
-        if SCRIPTS.load(Ordering::Acquire) == 0 {
+        if !is_armed() {
             return Ok(());
         }
-        match with_table(|table| table.action(point)) {
+        let action = with_table(|table| table.action(point));
+        if let Some(action) = action {
+            tracing::error!("fault injected at {point}: {action:?}");
+        }
+        match action {
             None => {}
             Some(Action::Panic) => panic!("fault injected at {point}"),
             Some(Action::Pause) => pause(point),
@@ -297,6 +327,14 @@ mod tests {
         assert_eq!(hits, [false, false, true, false, false]);
         assert_eq!(super::hits("test:third"), 5);
         assert!(fallible("test:other").is_ok());
+    }
+
+    #[test]
+    fn a_numbered_point_is_reached_with_and_without_its_number() {
+        let _armed = arm("test:item=delay(0);test:item:7=panic").unwrap();
+        numbered("test:item", 6);
+        assert!(catch_unwind(|| numbered("test:item", 7)).is_err());
+        assert_eq!(hits("test:item"), 2);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line, as clap sees it; a contract: options are added, none changes its meaning.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use restyle_actors::preempt::NoticeSource;
 use std::path::PathBuf;
 
 /// Applies a neural style to every frame of a video; running the same command again resumes.
@@ -86,6 +87,9 @@ pub(crate) struct RunArgs {
     /// Repeat the nearest good frame for damaged ones, instead of failing
     #[arg(long)]
     pub(crate) conceal: bool,
+    /// Drain when this machine is about to be taken away: file:PATH (appears), azure, aws or gcp
+    #[arg(long, value_name = "SOURCE", value_parser = NoticeSource::parse)]
+    pub(crate) preempt_notice: Option<NoticeSource>,
     /// A TOML file with defaults for these options
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,

@@ -28,13 +28,21 @@ pub fn main() -> ExitCode {
         }
     };
     start_logging();
-    match dispatch(cli.verb) {
+    match arm_faults().and_then(|()| dispatch(cli.verb)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
             ExitCode::from(error.kind().exit_code())
         }
     }
+}
+
+/// Puts the script of `RESTYLE_FAULTS` in force, in builds that rehearse faults.
+fn arm_faults() -> Result<(), Error> {
+    #[cfg(feature = "faults")]
+    restyle_engine::fault::arm_from_env()
+        .map_err(|e| Error::new(crate::error::ErrorKind::Usage, format!("RESTYLE_FAULTS: {e}")))?;
+    Ok(())
 }
 
 fn dispatch(verb: Verb) -> Result<(), Error> {

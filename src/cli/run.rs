@@ -3,19 +3,25 @@
 use super::args::{RunArgs, Workers};
 use super::output;
 use super::progress::Display;
-use super::signals;
+use super::signals::StopRequest;
 use crate::config::RawConfig;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Failed, Finished};
 use crate::job::{Job, Overwrite};
-use crate::pipeline::{Pipeline, RunningJob};
+use crate::pipeline::{NextEvent, Pipeline, RunningJob};
 use std::time::Duration;
 
-/// How long a drain may take before what is in flight is abandoned; the contract says ten seconds for all of it.
-const DRAIN_NOTICE: Duration = Duration::from_secs(8);
+/// How often the command looks whether it was told to stop.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a job that was told to stop may stay silent before the command ends without it: a store or a codec that hangs
+/// must not hold the process. What is finished stands in the ledger, as after a kill.
+const SILENCE: Duration = Duration::from_millis(9200);
 
 pub(super) fn run(args: RunArgs) -> Result<(), Error> {
+    let stop = StopRequest::on_signals();
     let (json, mode) = (args.json, args.progress);
+    let notices = args.preempt_notice.clone();
     let running = match begin(args) {
         Ok(Some(running)) => running,
         Ok(None) => return Ok(()),
@@ -27,16 +33,32 @@ pub(super) fn run(args: RunArgs) -> Result<(), Error> {
             return Err(error);
         }
     };
-    let control = running.control();
-    signals::on_stop(move || control.drain(DRAIN_NOTICE));
+    stop.attach(running.control());
+    let _watch = match notices {
+        Some(source) => Some(stop.on_notice(source)?),
+        None => None,
+    };
     let mut display = Display::new(mode);
-    for event in running.events() {
-        if json {
-            output::write_event(&event)?;
+    let mut told = |event: &Event| {
+        show(&mut display, event);
+        // The lines of `--json` are a contract, and nodes are not in it.
+        if json && !matches!(event, Event::Node(_)) { output::write_event(event) } else { Ok(()) }
+    };
+    loop {
+        match running.next_event(LOOK) {
+            NextEvent::Told(event) => told(&event)?,
+            NextEvent::Ended => return running.wait().map(|_| ()),
+            NextEvent::Silent if stop.stopped_for().is_none_or(|time| time < SILENCE) => {}
+            NextEvent::Silent => {
+                let error = Error::new(
+                    ErrorKind::Interrupted,
+                    "stopped although something did not answer; the same command goes on from here",
+                );
+                told(&Event::Failed(Failed::new(None, &error)))?;
+                return Err(error);
+            }
         }
-        show(&mut display, &event);
     }
-    running.wait().map(|_| ())
 }
 
 /// Checks the request and starts the job; `None` when only a plan was asked for.
@@ -76,6 +98,7 @@ fn show(display: &mut Display, event: &Event) {
             display.line(&summary(finished));
         }
         Event::Failed(_) => display.end(),
+        Event::Node(_) => {}
     }
 }
 
@@ -115,5 +138,7 @@ fn flags(args: &RunArgs) -> RawConfig {
         strict: args.strict.then_some(true),
         conceal: args.conceal.then_some(true),
         hang_seconds: None,
+        low_priority: None,
+        return_seconds: None,
     }
 }

@@ -4,8 +4,8 @@
 //! without either a finished segment or an explanation is an unexplained death: its process was
 //! killed, ran out of memory, or crashed. The rules, which are pure:
 //!
-//! - L15: pre-emptions never count, nor do deaths after which more of the job is finished than when
-//!   the attempt began.
+//! - L15: pre-emptions never count, nor do deaths since which more of the job was finished than when
+//!   the attempt began: only deaths in a row without any progress make a loop.
 //! - L16: after two deaths that count, the segment runs alone, so that further ones can be blamed on it.
 //! - L17: three strikes quarantine it. A strike is an explained failure, a crash signal, or a death
 //!   that counts while the segment ran alone.
@@ -28,6 +28,19 @@ pub struct AttemptBegun {
     pub items_finished: u64,
     /// Whether the segment runs alone.
     pub alone: bool,
+    /// Number of the segment's first item in the whole stream, where it was known.
+    #[serde(default)]
+    pub first_item: Option<u64>,
+    /// Whether the segment is only decoded, on the way to what lies behind it.
+    #[serde(default)]
+    pub passing: bool,
+}
+
+impl AttemptBegun {
+    /// An attempt with others, of a job with so many items finished.
+    pub fn new(writer: impl Into<String>, items_finished: u64) -> Self {
+        Self { writer: writer.into(), items_finished, alone: false, first_item: None, passing: false }
+    }
 }
 
 /// `fail-n`: why an attempt ended without a finished segment.
@@ -103,6 +116,19 @@ enum AttemptMeaning {
     Strike,
 }
 
+impl Attempted {
+    fn meaning(&self, items_finished: u64, is_alive: impl Fn(&str) -> bool) -> AttemptMeaning {
+        match (&self.end, &self.begun) {
+            (Some(AttemptEnd::Preempted), _) => AttemptMeaning::Innocent,
+            (Some(AttemptEnd::Failed { .. } | AttemptEnd::Crashed { .. }), _) => AttemptMeaning::Strike,
+            (None, Some(begun)) if is_alive(&begun.writer) => AttemptMeaning::Innocent,
+            (None, Some(begun)) if items_finished > begun.items_finished => AttemptMeaning::Innocent,
+            (None, Some(begun)) if begun.alone => AttemptMeaning::Strike,
+            (None, _) => AttemptMeaning::Death,
+        }
+    }
+}
+
 impl SegmentHistory {
     /// Judges the segment, given how many items of the job are finished now and which writers are
     /// alive: an attempt of a live writer is under way, not dead.
@@ -110,7 +136,7 @@ impl SegmentHistory {
         if let Some(quarantine) = &self.quarantine {
             return Verdict::Quarantined(quarantine.clone());
         }
-        let meanings = self.meanings(items_finished, is_alive);
+        let meanings: Vec<_> = self.attempts.iter().map(|a| a.meaning(items_finished, &is_alive)).collect();
         let count = |wanted| meanings.iter().filter(|meaning| **meaning == wanted).count() as u32;
         if count(AttemptMeaning::Strike) >= STRIKES_MAX {
             Verdict::Quarantined(self.to_quarantine())
@@ -126,19 +152,15 @@ impl SegmentHistory {
         self.attempts.last().map_or(1, |attempt| attempt.number.saturating_add(1))
     }
 
-    fn meanings(&self, items_finished: u64, is_alive: impl Fn(&str) -> bool) -> Vec<AttemptMeaning> {
-        let items_at_next = self.attempts.iter().skip(1).map(|next| next.begun.as_ref().map(|b| b.items_finished));
-        let items_after = items_at_next.chain([Some(items_finished)]);
-        let judge = |(attempt, after): (&Attempted, Option<u64>)| match (&attempt.end, &attempt.begun) {
-            (Some(AttemptEnd::Preempted), _) => AttemptMeaning::Innocent,
-            (Some(AttemptEnd::Failed { .. } | AttemptEnd::Crashed { .. }), _) => AttemptMeaning::Strike,
-            (None, Some(begun)) if is_alive(&begun.writer) => AttemptMeaning::Innocent,
-            // A later record that cannot be read must not hide progress: the newest count stands in.
-            (None, Some(begun)) if after.unwrap_or(items_finished) > begun.items_finished => AttemptMeaning::Innocent,
-            (None, Some(begun)) if begun.alone => AttemptMeaning::Strike,
-            (None, _) => AttemptMeaning::Death,
-        };
-        self.attempts.iter().zip(items_after).map(judge).collect()
+    /// Whether a process died while it only decoded the segment, without progress since.
+    pub fn is_impassable(&self, items_finished: u64, is_alive: impl Fn(&str) -> bool) -> bool {
+        let passing = |attempt: &&Attempted| attempt.begun.as_ref().is_some_and(|begun| begun.passing);
+        self.attempts.iter().filter(passing).any(|a| a.meaning(items_finished, &is_alive) == AttemptMeaning::Death)
+    }
+
+    /// Number in the whole stream of the segment's first item, where an attempt knew it.
+    pub fn first_item(&self) -> Option<u64> {
+        self.attempts.iter().rev().find_map(|attempt| attempt.begun.as_ref()?.first_item)
     }
 
     fn to_quarantine(&self) -> Quarantine {
@@ -166,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn attempt(number: u32, items_finished: u64, end: Option<AttemptEnd>) -> Attempted {
-        let begun = AttemptBegun { writer: format!("w{number}"), items_finished, alone: false };
+        let begun = AttemptBegun::new(format!("w{number}"), items_finished);
         Attempted { number, begun: Some(begun), end }
     }
 
@@ -207,7 +229,20 @@ mod tests {
     fn deaths_with_progress_do_not_count() {
         check((0..50).map(|n| (n, None)).collect(), 50, "run");
         check(vec![(5, None), (5, None), (6, None)], 7, "run");
-        check(vec![(5, None), (5, None), (5, None)], 7, "alone");
+        check(vec![(5, None), (5, None), (5, None)], 7, "run");
+        check(vec![(5, None), (6, None), (6, None)], 6, "alone");
+    }
+
+    #[test]
+    fn a_death_on_the_way_through_makes_a_segment_impassable_until_something_else_is_finished() {
+        let mut history = history(vec![(5, None), (5, None), (5, None)]);
+        assert!(!history.is_impassable(5, |_| false));
+        history.attempts[2].begun.as_mut().unwrap().passing = true;
+        assert!(history.is_impassable(5, |_| false));
+        assert!(!history.is_impassable(6, |_| false));
+        assert_eq!(history.first_item(), None);
+        history.attempts[0].begun.as_mut().unwrap().first_item = Some(50);
+        assert_eq!(history.first_item(), Some(50));
     }
 
     #[test]

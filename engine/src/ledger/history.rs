@@ -15,8 +15,12 @@ impl Ledger {
     /// Records that this process begins an attempt at a segment, before it begins. Returns the
     /// number of the attempt.
     pub fn begin_attempt(&self, segment: SegmentIndex, items_finished: u64, alone: bool) -> Result<u32, LedgerError> {
-        let begun = AttemptBegun { writer: self.writer.clone(), items_finished, alone };
-        let bytes = self.seal(RecordKind::Try, &begun)?;
+        self.begin(segment, &AttemptBegun { alone, ..AttemptBegun::new(&self.writer, items_finished) })
+    }
+
+    /// The same with everything that is known about it.
+    pub fn begin(&self, segment: SegmentIndex, begun: &AttemptBegun) -> Result<u32, LedgerError> {
+        let bytes = self.seal(RecordKind::Try, begun)?;
         let mut number = self.history(segment)?.next_number();
         while create_own(&*self.store, &ObjectName::Try(segment, number).key(&self.job), &bytes)? == Creation::Exists {
             number += 1;
@@ -44,14 +48,19 @@ impl Ledger {
         let histories = self.histories()?;
         let dead: Vec<_> = histories.into_iter().filter(|(_, history)| history.quarantine.is_some()).collect();
         for (segment, history) in &dead {
-            for attempt in history.attempts.iter().rev() {
-                self.store.delete(&ObjectName::Fail(*segment, attempt.number).key(&self.job))?;
-                self.store.delete(&ObjectName::Try(*segment, attempt.number).key(&self.job))?;
-            }
-            // Last, so that a lift cut short is finished by the next one.
-            self.store.delete(&ObjectName::Dead(*segment).key(&self.job))?;
+            self.forget_attempts(*segment, history)?;
         }
         Ok(dead.into_iter().map(|(segment, _)| segment).collect())
+    }
+
+    /// Gives one segment a clean history.
+    pub fn forget_attempts(&self, segment: SegmentIndex, history: &SegmentHistory) -> Result<(), LedgerError> {
+        for attempt in history.attempts.iter().rev() {
+            self.store.delete(&ObjectName::Fail(segment, attempt.number).key(&self.job))?;
+            self.store.delete(&ObjectName::Try(segment, attempt.number).key(&self.job))?;
+        }
+        // Last, so that a lift cut short is finished by the next one.
+        Ok(self.store.delete(&ObjectName::Dead(segment).key(&self.job))?)
     }
 
     /// What the store says about attempts at one segment.

@@ -10,6 +10,8 @@ use crate::item::SegmentIndex;
 pub struct Schedule {
     /// Suspected of killing their process (L16).
     pub alone: BTreeSet<SegmentIndex>,
+    /// Suspects and lost ones that killed a process which only decoded them: nothing behind them can be reached.
+    pub impassable: BTreeSet<SegmentIndex>,
     /// Given up (L17). Where the history has no record of it yet, one must be written.
     pub quarantined: BTreeMap<SegmentIndex, Quarantine>,
 }
@@ -25,7 +27,11 @@ impl Schedule {
     ) -> Self {
         let mut schedule = Self::default();
         for (segment, history) in histories.iter().filter(|(segment, _)| !is_finished(**segment)) {
-            match history.verdict(items_finished, &is_alive) {
+            let verdict = history.verdict(items_finished, &is_alive);
+            if verdict != Verdict::Run && history.is_impassable(items_finished, &is_alive) {
+                schedule.impassable.insert(*segment);
+            }
+            match verdict {
                 Verdict::Run => {}
                 Verdict::RunAlone => {
                     schedule.alone.insert(*segment);
@@ -96,7 +102,7 @@ mod tests {
     use super::*;
 
     fn history(ends: &[Option<AttemptEnd>]) -> SegmentHistory {
-        let begun = || AttemptBegun { writer: "w".to_owned(), items_finished: 0, alone: false };
+        let begun = || AttemptBegun::new("w", 0);
         let attempts =
             ends.iter().zip(1..).map(|(end, number)| Attempted { number, begun: Some(begun()), end: end.clone() });
         SegmentHistory { attempts: attempts.collect(), quarantine: None }

@@ -1,0 +1,95 @@
+//! Rows 6, 7, 9: kill -9 at every step of a commit, at random, and around publishing.
+
+use crate::rehearsal::{Dice, FRAMES, PACKED, Rehearsal, in_flight};
+use std::time::Duration;
+
+/// Kills a fresh job at the n-th time a point is reached, for every n until it gets through; each must finish from there.
+fn killed_at_every(point: &str) {
+    let mut kills = 0;
+    for n in 1.. {
+        let rehearsal = Rehearsal::new();
+        let (code, ..) = rehearsal.ends(&format!("{point}={n}*abort"));
+        if code == 0 {
+            rehearsal.is_identical();
+            break;
+        }
+        kills += 1;
+        assert!(n < 60, "{point} is reached without an end");
+        let scored = rehearsal.scored_ever();
+        let done = rehearsal.finishes("");
+        // Scoring is fast enough here to go without packs after the first frames: open segments may be lost.
+        let again = done["frames_rescored"].as_u64().unwrap();
+        assert!(scored + done["frames_scored"].as_u64().unwrap() >= again);
+        assert_eq!(rehearsal.objects("out.json").len(), 1, "{point}, {n}");
+        assert_eq!(rehearsal.objects("seg").len(), 3, "{point}, {n}");
+    }
+    println!("{point}: {kills} kills");
+    assert!(kills >= 9, "only {kills} kills at {point}: a job, a plan, three attempts, three segments, an output");
+}
+
+#[test]
+fn row_6_killed_at_every_object_written() {
+    killed_at_every("store:written");
+}
+
+#[test]
+fn row_6_killed_at_every_object_synced() {
+    killed_at_every("store:synced");
+}
+
+#[test]
+fn row_6_killed_at_every_object_named() {
+    killed_at_every("store:named");
+}
+
+#[test]
+fn row_6_killed_around_the_commit_of_a_slow_segment_costs_what_was_in_flight() {
+    for point in ["assemble:before_commit", "assemble:after_commit", "pack:append"] {
+        let rehearsal = Rehearsal::new();
+        let (code, ..) = rehearsal.ends(&format!("{point}=1*abort;{PACKED}"));
+        assert_eq!(code, -1, "{point} was not reached");
+        let done = rehearsal.finishes("");
+        let again = done["frames_rescored"].as_u64().unwrap();
+        assert!(again <= in_flight(2), "{point}: {again} frames scored again");
+        println!("{point}: {again} of at most {} frames scored again", in_flight(2));
+    }
+}
+
+#[test]
+fn row_7_twenty_random_kills_cost_no_more_than_what_was_in_flight() {
+    let rehearsal = Rehearsal::new();
+    let mut dice = Dice(20_061);
+    let mut kills = 0;
+    for _ in 0..20 {
+        let mut child = crate::support::spawn(&mut rehearsal.run(PACKED));
+        std::thread::sleep(Duration::from_millis(200 + dice.below(500)));
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!rehearsal.output.exists(), "an output is seen before it is whole");
+        kills += 1;
+    }
+    assert_eq!(kills, 20, "the clip is too short for twenty kills");
+    rehearsal.finishes("");
+    let (scored, bound) = (rehearsal.scored_ever(), FRAMES + kills * in_flight(2));
+    println!("{kills} kills: {scored} frames scored, {FRAMES} in the video, at most {bound} allowed");
+    assert!(scored <= bound, "{scored} frames scored, at most {bound}");
+}
+
+#[test]
+fn row_9_killed_around_publishing_nothing_partial_is_seen_and_nothing_is_scored_again() {
+    for point in ["join:before", "publish:before", "publish:after", "out:after"] {
+        let rehearsal = Rehearsal::new();
+        let (code, ..) = rehearsal.ends(&format!("{point}=1*abort"));
+        assert_eq!(code, -1, "{point} was not reached");
+        match point {
+            "join:before" | "publish:before" => assert!(!rehearsal.output.exists(), "{point}"),
+            _ => rehearsal.is_identical(),
+        }
+        let done = rehearsal.finishes("");
+        assert_eq!(done["frames_scored"], 0, "{point}: {done}");
+        assert_eq!(rehearsal.objects("out.json").len(), 1, "{point}");
+    }
+}

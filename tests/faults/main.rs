@@ -1,0 +1,12 @@
+//! What the command survives, row by row of the fault table: scripted faults, an undisturbed run as the oracle.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kills;
+mod quarantine;
+mod rehearsal;
+mod scorers;
+mod signals;
+mod sources;
+mod stores;
