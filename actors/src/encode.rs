@@ -94,6 +94,7 @@ impl SegmentEncoder {
         }
         let segment = EncodedSegment {
             extradata: header.extradata,
+            codec_tag: header.codec_tag,
             profile: header.profile,
             level: header.level,
             reorder_frames: header.reorder_frames,

@@ -102,6 +102,7 @@ fn plan(source: &SourceInfo, demuxer: &Demuxer, settings: &EncoderSettings) -> R
             settings.container
         ));
     }
+    warnings.extend(rounded_aspect(settings));
     let is_rich = |chapter: &ChapterInfo| chapter.tags.keys().any(|key| key != "title");
     if settings.container != Container::Mkv && source.chapters.iter().any(is_rich) {
         warnings.push(format!("chapters keep their titles alone: {} holds no other tags of them", settings.container));
@@ -112,6 +113,15 @@ fn plan(source: &SourceInfo, demuxer: &Demuxer, settings: &EncoderSettings) -> R
         )));
     }
     Ok((Plan { tracks, file_tags }, warnings))
+}
+
+/// WebM holds the displayed size in whole pixels and nothing finer, unlike the others.
+fn rounded_aspect(settings: &EncoderSettings) -> Option<String> {
+    let sar = settings.sample_aspect_ratio.filter(|_| settings.container == Container::Webm)?;
+    let exact = i64::from(settings.width) * i64::from(sar.num) % i64::from(sar.den) == 0;
+    (!exact).then(|| {
+        format!("pixels of {}:{} are rounded: webm holds the displayed width in whole pixels", sar.num, sar.den)
+    })
 }
 
 struct Plan {

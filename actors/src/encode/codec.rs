@@ -143,12 +143,13 @@ impl VideoCodec {
 
     /// Chooses the codec for a container where the user named none.
     ///
-    /// H.264 for 8-bit pictures and HEVC for deeper ones and RGB in mp4, mov and mkv; VP9 in webm, and wherever the
+    /// H.264 for 8-bit pictures and HEVC for deeper ones, gray and RGB in mp4, mov and mkv; VP9 in webm, and wherever the
     /// container takes it for what the other two cannot express (sizes that are odd under subsampled chroma, 4:4:0).
     #[must_use]
     pub const fn default_for(container: Container, layout: Layout, bits: u8, width: u32, height: u32) -> Self {
         let classic = match layout {
-            Layout::Rgb => Self::Hevc,
+            // Decoders show H.264 without chroma as 4:2:0; HEVC without chroma stays gray.
+            Layout::Rgb | Layout::Gray => Self::Hevc,
             _ if bits > 8 => Self::Hevc,
             _ => Self::H264,
         };
@@ -211,5 +212,7 @@ mod tests {
         check(C::Mkv, L::Yuv422, 8, (160, 121), VideoCodec::H264);
         check(C::Mp4, L::Yuv440, 8, (160, 120), VideoCodec::Vp9);
         check(C::Mp4, L::Rgb, 8, (160, 120), VideoCodec::Hevc);
+        check(C::Mp4, L::Gray, 8, (160, 121), VideoCodec::Hevc);
+        check(C::Mp4, L::Yuv420, 10, (8, 8), VideoCodec::H264);
     }
 }

@@ -88,7 +88,7 @@ fn x265(request: &EncodeRequest, hdr: &HdrInfo, limited_range: bool) -> Result<V
     };
     // Its information message names the processor, so it has to go.
     let mut params = format!(
-        "info=0:pools=none:frame-threads=1:wpp=0:open-gop=0:repeat-headers=0:rc-lookahead={lookahead}:log-level=error"
+        "info=0:pools=none:frame-threads=1:wpp=0:open-gop=0:b-pyramid=1:repeat-headers=0:rc-lookahead={lookahead}:log-level=error"
     );
     if limited_range {
         params += ":range=limited";

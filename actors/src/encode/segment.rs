@@ -5,7 +5,7 @@
 
 use crate::{ActorError, Result};
 
-const MAGIC: [u8; 4] = *b"rsg1";
+const MAGIC: [u8; 4] = *b"rsg2";
 /// Bytes that one packet's entry takes in the table: pts, duration, length, flags.
 const ENTRY_BYTES: usize = 8 + 8 + 4 + 1;
 
@@ -30,6 +30,8 @@ pub struct EncodedPacket {
 pub struct EncodedSegment {
     /// Codec headers; equal in all segments of a job, or they do not join.
     pub extradata: Vec<u8>,
+    /// Four-character code by which the encoder names its variant of the codec, as a little-endian number; 0 where none.
+    pub codec_tag: u32,
     /// FFmpeg's number of the codec profile.
     pub profile: i32,
     /// The codec level as the encoder says it.
@@ -53,8 +55,9 @@ impl EncodedSegment {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let payload: usize = self.packets.iter().map(|packet| packet.data.len()).sum();
-        let mut bytes = Vec::with_capacity(24 + self.extradata.len() + self.packets.len() * ENTRY_BYTES + payload);
+        let mut bytes = Vec::with_capacity(28 + self.extradata.len() + self.packets.len() * ENTRY_BYTES + payload);
         bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&self.codec_tag.to_le_bytes());
         bytes.extend_from_slice(&self.profile.to_le_bytes());
         bytes.extend_from_slice(&self.level.to_le_bytes());
         bytes.extend_from_slice(&self.reorder_frames.to_le_bytes());
@@ -82,6 +85,7 @@ impl EncodedSegment {
         if reader.take(4)? != MAGIC {
             return Err(torn("it does not begin as a segment"));
         }
+        let codec_tag = reader.u32()?;
         let (profile, level) = (reader.u32()?.cast_signed(), reader.u32()?.cast_signed());
         let reorder_frames = reader.u32()?;
         let (extradata_len, count) = (reader.u32()? as usize, reader.u32()? as usize);
@@ -102,7 +106,7 @@ impl EncodedSegment {
         if !reader.rest.is_empty() {
             return Err(torn("bytes follow its end"));
         }
-        let segment = Self { extradata, profile, level, reorder_frames, packets };
+        let segment = Self { extradata, codec_tag, profile, level, reorder_frames, packets };
         segment.validate()?;
         Ok(segment)
     }
@@ -170,7 +174,7 @@ mod tests {
                 packets.sort_by_key(|packet| packet.pts);
                 packets.dedup_by_key(|packet| packet.pts);
                 packets[0].key = true;
-                EncodedSegment { extradata, profile, level, reorder_frames: 2, packets }
+                EncodedSegment { extradata, codec_tag: 0x3043_5641, profile, level, reorder_frames: 2, packets }
             },
         )
     }
@@ -200,6 +204,7 @@ mod tests {
         let packet = |pts, key| EncodedPacket { pts, duration: 1, key, data: vec![1] };
         let mut segment = EncodedSegment {
             extradata: vec![],
+            codec_tag: 0,
             profile: 0,
             level: 0,
             reorder_frames: 1,
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn promised_length_allocates_nothing() {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&[0; 12]);
+        bytes.extend_from_slice(&[0; 16]);
         bytes.extend_from_slice(&0u32.to_le_bytes());
         bytes.extend_from_slice(&u32::MAX.to_le_bytes());
         assert!(EncodedSegment::from_bytes(&bytes).is_err());

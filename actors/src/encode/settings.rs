@@ -306,6 +306,7 @@ fn nominal_rate(video: &VideoInfo) -> Rational {
     let sane = |rate: &Rational| rate.is_positive() && (1.0..=480.0).contains(&rate.as_f64());
     [video.average_frame_rate, video.real_frame_rate].into_iter().find(sane).unwrap_or(Rational::new(25, 1))
 }
+
 /// Whether the source says outright that its range is limited (`AVCOL_RANGE_MPEG`), so that the output has to say it as well.
 fn says_limited(colour: &ColourTags) -> bool {
     colour.range.code == 1

@@ -31,6 +31,8 @@ pub struct CodedFrame {
 pub struct StreamHeader {
     /// Codec headers.
     pub extradata: Vec<u8>,
+    /// The encoder's name of its variant of the codec; 0 where none.
+    pub codec_tag: u32,
     /// Codec profile.
     pub profile: i32,
     /// Codec level.
@@ -47,6 +49,8 @@ pub struct VideoEncoder {
     packet: NonNull<ff::AVPacket>,
     settings: EncoderSettings,
     sent: u64,
+    /// Codec headers that came with the first packet, from encoders that know them no sooner.
+    late_headers: Vec<u8>,
 }
 
 impl VideoEncoder {
@@ -94,7 +98,14 @@ impl VideoEncoder {
             let frame = NonNull::new(ff::av_frame_alloc());
             let packet = NonNull::new(ff::av_packet_alloc());
             if let (Some(context), Some(frame), Some(packet)) = (context, frame, packet) {
-                return Ok(Self { context, frame, packet, settings: settings.clone(), sent: 0 });
+                return Ok(Self {
+                    context,
+                    frame,
+                    packet,
+                    settings: settings.clone(),
+                    sent: 0,
+                    late_headers: Vec::new(),
+                });
             }
             let raw = |p: Option<NonNull<_>>| p.map_or(std::ptr::null_mut(), NonNull::as_ptr);
             ff::avcodec_free_context(&mut raw(context));
@@ -129,8 +140,10 @@ impl VideoEncoder {
             (*context).chroma_sample_location = colour.location;
             (*context).gop_size = settings.gop_frames as c_int;
             (*context).thread_count = settings.threads as c_int;
-            (*context).flags |=
-                (ff::AV_CODEC_FLAG_GLOBAL_HEADER | ff::AV_CODEC_FLAG_BITEXACT | ff::AV_CODEC_FLAG_CLOSED_GOP) as c_int;
+            (*context).flags |= (ff::AV_CODEC_FLAG_GLOBAL_HEADER | ff::AV_CODEC_FLAG_BITEXACT) as c_int;
+            if !settings.codec.is_intermediate() {
+                (*context).flags |= ff::AV_CODEC_FLAG_CLOSED_GOP as c_int;
+            }
             // Full-range pictures under plain names, and formats that a standard does not mention.
             (*context).strict_std_compliance = ff::FF_COMPLIANCE_EXPERIMENTAL;
         }
@@ -173,7 +186,7 @@ impl VideoEncoder {
         self.receive(packets)
     }
 
-    /// Returns what the stream's header says; valid from opening on.
+    /// Returns what the stream's header says; complete once the stream has ended.
     #[must_use]
     pub fn header(&self) -> StreamHeader {
         // SAFETY: the context is live; extradata is null or has the stated size.
@@ -181,12 +194,13 @@ impl VideoEncoder {
             let context = self.context.as_ref();
             let size = usize::try_from(context.extradata_size).unwrap_or(0);
             let extradata = if context.extradata.is_null() || size == 0 {
-                Vec::new()
+                self.late_headers.clone()
             } else {
                 std::slice::from_raw_parts(context.extradata, size).to_vec()
             };
             StreamHeader {
                 extradata,
+                codec_tag: context.codec_tag,
                 profile: context.profile,
                 level: context.level,
                 reorder_frames: u32::try_from(context.has_b_frames)
@@ -205,9 +219,14 @@ impl VideoEncoder {
                 Err(AvError::AGAIN | AvError::EOF) => return Ok(()),
                 Err(error) => return Err(self.failed(error)),
             }
-            // SAFETY: the packet was just filled: its data has the stated size.
+            // SAFETY: the packet was just filled: its data and side data have the stated sizes.
             let packet = unsafe {
                 let packet = self.packet.as_ref();
+                let (mut size, kind) = (0, ff::AVPacketSideDataType::AV_PKT_DATA_NEW_EXTRADATA);
+                let headers = ff::av_packet_get_side_data(packet, kind, &mut size);
+                if !headers.is_null() && self.late_headers.is_empty() {
+                    self.late_headers = std::slice::from_raw_parts(headers, size).to_vec();
+                }
                 CodedFrame {
                     frame: u64::try_from(packet.pts).unwrap_or(u64::MAX),
                     key: packet.flags & ff::AV_PKT_FLAG_KEY != 0,
@@ -322,7 +341,7 @@ fn is_packed_rgb(settings: &EncoderSettings) -> bool {
 }
 
 /// Returns the format of the frames that the encoder gets.
-fn frame_format(settings: &EncoderSettings) -> Option<PixFmt> {
+pub(super) fn frame_format(settings: &EncoderSettings) -> Option<PixFmt> {
     if is_packed_rgb(settings) { PixFmt::by_name("bgr0") } else { PixFmt::of(settings.format) }
 }
 

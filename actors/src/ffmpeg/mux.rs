@@ -11,7 +11,7 @@ use std::ptr::NonNull;
 use ffmpeg_sys_next as ff;
 
 use super::demux::Demuxer;
-use super::encoder::{ColourEnums, StreamHeader, colour_enums};
+use super::encoder::{ColourEnums, StreamHeader, colour_enums, frame_format};
 use super::packet::RawPacket;
 use super::pixfmt::PixFmt;
 use super::{AvError, Options, c_text, log};
@@ -103,11 +103,12 @@ impl Muxer {
             let parameters = (*stream).codecpar;
             (*parameters).codec_type = ff::AVMediaType::AVMEDIA_TYPE_VIDEO;
             (*parameters).codec_id = codec_id(settings.codec);
+            (*parameters).codec_tag = header.codec_tag;
             if is_mov && settings.codec == VideoCodec::Hevc {
                 // Headers are out of band, which is what this tag promises; some players insist on it.
                 (*parameters).codec_tag = u32::from_le_bytes(*b"hvc1");
             }
-            (*parameters).format = PixFmt::of(settings.format).unwrap_or(PixFmt::NONE).0;
+            (*parameters).format = frame_format(settings).unwrap_or(PixFmt::NONE).0;
             (*parameters).width = settings.width as c_int;
             (*parameters).height = settings.height as c_int;
             (*parameters).profile = header.profile;
@@ -122,6 +123,7 @@ impl Muxer {
             (*parameters).chroma_location = location;
             (*parameters).sample_aspect_ratio = rational(sar);
             set_extradata(parameters, &header.extradata)?;
+            self.keep_codec_tag(parameters);
             (*stream).sample_aspect_ratio = rational(sar);
             (*stream).time_base = rational(settings.time_base);
             if average_rate.is_positive() {

@@ -113,6 +113,7 @@ impl<'a> StyledTrack<'a> {
 fn header_of(segment: &EncodedSegment) -> StreamHeader {
     StreamHeader {
         extradata: segment.extradata.clone(),
+        codec_tag: segment.codec_tag,
         profile: segment.profile,
         level: segment.level,
         reorder_frames: segment.reorder_frames,
