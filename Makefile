@@ -7,7 +7,7 @@ STYLE ?= starry-night
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean
+.PHONY: run test check fmt deps clean bench-peers
 
 deps:
 	@scripts/install-deps
@@ -30,6 +30,10 @@ check: deps fmt
 
 fmt:
 	$(CARGO) fmt --all --check
+
+# The network beside ONNX Runtime and OpenVINO; BENCH_ARGS go to benches/peers/bench.py.
+bench-peers:
+	@benches/peers/run.sh $(BENCH_ARGS)
 
 clean:
 	$(CARGO) clean

@@ -13,7 +13,6 @@ use super::team::Team;
 use super::vector::Vector;
 use crate::weights::ConvWeights;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 
 /// How a 3x3 convolution moves over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +66,7 @@ pub struct PackedConv {
 
 /// The numbers of a scheme that decide about memory.
 struct Geometry {
+    samples: usize,
     sides: usize,
     positions: usize,
     out: usize,
@@ -105,18 +105,15 @@ impl PackedConv {
 
     fn geometry(&self) -> Geometry {
         match self.sampling {
-            Sampling::Same => Geometry { sides: 6, positions: 6, out: 4 },
-            Sampling::Down => Geometry { sides: 9, positions: 9, out: 4 },
-            Sampling::Up => Geometry { sides: 4, positions: 5, out: 4 },
+            Sampling::Same => Geometry { samples: 6, sides: 6, positions: 6, out: 4 },
+            Sampling::Down => Geometry { samples: 9, sides: 9, positions: 9, out: 4 },
+            Sampling::Up => Geometry { samples: 4, sides: 4, positions: 5, out: 4 },
         }
     }
 
     /// Returns the tiles of a task: a whole number of register blocks, small enough for the second-level cache.
     fn tiles_per_task(&self) -> usize {
-        match self.isa {
-            Isa::Portable | Isa::Avx2 => 24,
-            Isa::Avx512 => 48,
-        }
+        if self.isa.lanes() < 16 { 24 } else { 48 }
     }
 
     /// Convolves the input, writes the raw output and gathers its moments. Blocks until done.
@@ -135,7 +132,8 @@ impl PackedConv {
         let side_stride = tiles_per_task * from.pixel_stride + 16;
         let position_stride = tiles_per_task * out.extent.pixel_stride + 16;
         let sides_len = geometry.sides * geometry.sides * side_stride;
-        let scratch_len = sides_len + geometry.positions * geometry.positions * position_stride;
+        let half = sides_len + geometry.positions * geometry.positions * position_stride;
+        let scratch_len = half + geometry.samples * geometry.sides * from.pixel_stride;
 
         let records = moments.begin(tasks, out.extent.pixel_stride);
         let (residual, keep, mode) = match input.load {
@@ -162,6 +160,7 @@ impl PackedConv {
             side_stride,
             position_stride,
             sides_len,
+            half,
         };
         let (isa, sampling) = (self.isa, self.sampling);
         team.run(tasks, scratch_len, &move |task| {
@@ -246,6 +245,7 @@ struct Layer {
     side_stride: usize,
     position_stride: usize,
     sides_len: usize,
+    half: usize,
 }
 
 // SAFETY: tasks read what nobody writes meanwhile, and write disjoint tiles of the output, disjoint pixels of the kept
@@ -300,65 +300,89 @@ where
 
     /// Transforms one tile of the input for every channel and writes it as tile `slot`.
     ///
+    /// Both axes are passes over whole pixels, so that memory is read and written in a few long runs.
+    ///
     /// # Safety
     /// As for [`Kernel::run`].
     #[inline(always)]
     unsafe fn transform_input<V: Vector>(&self, slot: usize, tile_y: usize, tile_x: usize) {
         let layer = self.part.layer;
         let from = &layer.from;
+        let stride = from.pixel_stride;
         let place = |tile: usize, k: usize, len: usize| {
             let index = (tile * S::ADVANCE + k) as isize - S::LEAD as isize;
             if S::CLAMPS { index.clamp(0, len as isize - 1) as usize } else { reflect(index, len) }
         };
-        let mut rows = [0; IN];
         let mut columns = [0; IN];
         for k in 0..IN {
-            rows[k] = place(tile_y, k, from.height) * from.row_stride;
-            columns[k] = place(tile_x, k, from.width) * from.pixel_stride;
+            columns[k] = place(tile_x, k, from.width) * stride;
         }
         // The tile's own pixels, which no other tile keeps.
-        let own = |tile: usize, k: usize, len: usize| {
-            (S::LEAD..S::LEAD + S::ADVANCE).contains(&k) && tile * S::ADVANCE + k - S::LEAD < len
-        };
-        // SAFETY: rows and columns are inside the input; sides are inside the scratch; every element of `half` is
-        // written before it is read.
+        let own_rows = S::LEAD..S::LEAD + S::ADVANCE.min(from.height.saturating_sub(tile_y * S::ADVANCE));
+        let own_columns = S::ADVANCE.min(from.width.saturating_sub(tile_x * S::ADVANCE));
+        // SAFETY: rows and columns are inside the input; halves and sides are inside the scratch.
+        unsafe {
+            let half = self.part.scratch.add(layer.half);
+            for r in 0..IN {
+                let row = place(tile_y, r, from.height) * from.row_stride;
+                let kept = if own_rows.contains(&r) { own_columns } else { 0 };
+                self.transform_row::<V>(row, &columns, kept, half.add(r * stride));
+            }
+            for p in 0..SIDES {
+                let half = half.add(p * IN * stride);
+                let out = self.part.scratch.add(p * layer.side_stride + slot * stride);
+                let mut channel = 0;
+                while channel < stride {
+                    let mut samples = [V::zero(); IN];
+                    for r in 0..IN {
+                        samples[r] = V::load(half.add(r * stride + channel));
+                    }
+                    let column = S::input(samples);
+                    for q in 0..SIDES {
+                        column[q].store(out.add(q * SIDES * layer.side_stride + channel));
+                    }
+                    channel += V::LANES;
+                }
+            }
+        }
+    }
+
+    /// Loads one row of a tile and transforms it along the row; side `p` goes to `out + p * IN * pixel_stride`.
+    ///
+    /// # Safety
+    /// As for [`Kernel::run`]; `kept` pixels from the tile's own first one on must be inside the input.
+    #[inline(always)]
+    unsafe fn transform_row<V: Vector>(&self, row: usize, columns: &[usize; IN], kept: usize, out: *mut f32) {
+        let layer = self.part.layer;
+        let stride = layer.from.pixel_stride;
+        // SAFETY: the row and columns are inside the input, `out` inside the scratch.
         unsafe {
             let mut channel = 0;
-            while channel < from.pixel_stride {
+            while channel < stride {
                 let scale = V::load(layer.scale.add(channel));
                 let shift = V::load(layer.shift.add(channel));
-                let mut half = [[MaybeUninit::<V>::uninit(); IN]; SIDES];
-                for r in 0..IN {
-                    let mut samples = [V::zero(); IN];
-                    for c in 0..IN {
-                        let at = rows[r] + columns[c] + channel;
-                        let mut value = V::load(layer.values.add(at)).mul_add(scale, shift);
-                        if MODE & RELU != 0 {
-                            value = value.max(V::zero());
-                        }
-                        if MODE & ADD != 0 {
-                            value = value.add(V::load(layer.residual.add(at)));
-                        }
-                        if MODE & KEEP != 0 && own(tile_y, r, from.height) && own(tile_x, c, from.width) {
-                            value.store(layer.keep.add(at));
-                        }
-                        samples[c] = value;
+                let mut samples = [V::zero(); IN];
+                for c in 0..IN {
+                    let at = row + columns[c] + channel;
+                    let mut value = V::load(layer.values.add(at)).mul_add(scale, shift);
+                    if MODE & RELU != 0 {
+                        value = value.max(V::zero());
                     }
-                    let row = S::input(samples);
-                    for p in 0..SIDES {
-                        half[p][r] = MaybeUninit::new(row[p]);
+                    if MODE & ADD != 0 {
+                        value = value.add(V::load(layer.residual.add(at)));
+                    }
+                    samples[c] = value;
+                }
+                if MODE & KEEP != 0 {
+                    for c in S::LEAD..S::LEAD + S::ADVANCE {
+                        if c < S::LEAD + kept {
+                            samples[c].store(layer.keep.add(row + columns[c] + channel));
+                        }
                     }
                 }
-                let out = self.part.scratch.add(slot * from.pixel_stride + channel);
+                let sides = S::input(samples);
                 for p in 0..SIDES {
-                    let mut column = [V::zero(); IN];
-                    for r in 0..IN {
-                        column[r] = half[p][r].assume_init();
-                    }
-                    let column = S::input(column);
-                    for q in 0..SIDES {
-                        column[q].store(out.add((q * SIDES + p) * layer.side_stride));
-                    }
+                    sides[p].store(out.add(p * IN * stride + channel));
                 }
                 channel += V::LANES;
             }

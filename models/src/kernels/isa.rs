@@ -14,6 +14,9 @@ pub enum Isa {
     Avx2,
     /// AVX-512F.
     Avx512,
+    /// Plain Rust with the lanes and register blocks of AVX-512.
+    #[cfg(test)]
+    Emulated,
 }
 
 /// Work written once over the vector type.
@@ -28,7 +31,11 @@ pub(crate) trait Kernel {
 impl Isa {
     /// Lists the sets that this processor has, the best last.
     pub fn available() -> Vec<Self> {
-        let mut sets = vec![Self::Portable];
+        let mut sets = vec![
+            #[cfg(test)]
+            Self::Emulated,
+            Self::Portable,
+        ];
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
@@ -53,6 +60,8 @@ impl Isa {
             Self::Portable => Portable::LANES,
             Self::Avx2 => 8,
             Self::Avx512 => 16,
+            #[cfg(test)]
+            Self::Emulated => 16,
         }
     }
 
@@ -65,6 +74,8 @@ impl Isa {
         unsafe {
             match self {
                 Self::Portable => kernel.run::<Portable>(),
+                #[cfg(test)]
+                Self::Emulated => kernel.run::<super::emulated::Emulated>(),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => super::avx2::enter(kernel),
                 #[cfg(target_arch = "x86_64")]
@@ -82,6 +93,8 @@ impl fmt::Display for Isa {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            #[cfg(test)]
+            Self::Emulated => "emulated",
         })
     }
 }

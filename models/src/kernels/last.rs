@@ -18,12 +18,16 @@ use crate::pixels::RgbPlanes;
 use crate::weights::ConvWeights;
 
 const PLANES: usize = 3;
-/// Registers of neighbouring tiles in a register block.
-const BLOCK_VECTORS: usize = 4;
+/// Registers of neighbouring tiles in a register block: with three planes, nine sums.
+const BLOCK_VECTORS: usize = 3;
+/// Tiles of a strip across: a whole number of register blocks on every set.
+const STRIP_TILES: usize = 48;
 /// Tile rows of a task: its first two rows of transformed inputs are computed again by the task below.
-const TASK_ROWS: usize = 12;
-/// The most tiles of a strip, over all sets.
-const STRIP_TILES_MAX: usize = BLOCK_VECTORS * 16;
+const TASK_ROWS: usize = 24;
+/// The most transformed tiles of a strip, over all sets.
+const SIDE_TILES_MAX: usize = STRIP_TILES + 16;
+/// Values of one tile row's products.
+const PRODUCTS: usize = POSITIONS * POSITIONS * PLANES * STRIP_TILES;
 
 /// Weights of the last convolution, transformed and packed for one instruction set.
 #[derive(Clone, Debug)]
@@ -77,10 +81,9 @@ impl PackedLast {
         assert!(affine.scale.len() == from.pixel_stride && affine.shift.len() == from.pixel_stride, "affine");
         out.reshape(from.width, from.height);
 
-        let strip_tiles = BLOCK_VECTORS * lanes;
-        let strips = from.width.div_ceil(TILE * strip_tiles);
+        let strips = from.width.div_ceil(TILE * STRIP_TILES);
         let tasks = strips * from.height.div_ceil(TILE).div_ceil(TASK_ROWS);
-        let side_tiles = strip_tiles + lanes;
+        let side_tiles = (STRIP_TILES + 2).next_multiple_of(lanes);
         let split = side_tiles + lanes;
         let layer = Layer {
             values: input.values.as_ptr(),
@@ -91,14 +94,13 @@ impl PackedLast {
             bias: self.bias,
             planes: out.planes.each_mut().map(|plane| plane.as_mut_ptr()),
             strips,
-            strip_tiles,
             side_tiles,
             split,
-            position_stride: 3 * from.pixel_stride * side_tiles + 16,
+            position_stride: from.pixel_stride * side_tiles + 16,
         };
         let sides_len = POSITIONS * POSITIONS * layer.position_stride;
         let split_len = POSITIONS * from.pixel_stride * TILE * split;
-        let scratch_len = sides_len + split_len + POSITIONS * POSITIONS * PLANES * strip_tiles;
+        let scratch_len = sides_len + split_len + 3 * PRODUCTS;
         let isa = self.isa;
         team.run(tasks, scratch_len, &move |task| {
             let layer = &layer;
@@ -124,8 +126,6 @@ struct Layer {
     bias: [f32; PLANES],
     planes: [*mut f32; PLANES],
     strips: usize,
-    /// Output tiles of a strip.
-    strip_tiles: usize,
     /// Transformed tiles of a strip.
     side_tiles: usize,
     /// Samples of a third of a split row.
@@ -142,16 +142,16 @@ unsafe impl Sync for Layer {}
 struct Part<'a> {
     layer: &'a Layer,
     task: usize,
-    /// `[position][tile row modulo 3][channel][tile]`
+    /// `[position][channel][tile]` of one tile row
     sides: *mut f32,
     /// `[row modulo 5][channel][column modulo 3][tile]`
     split: *mut f32,
-    /// `[position][plane][tile]`
+    /// `[tile row modulo 3][position][plane][tile]`
     products: *mut f32,
 }
 
 /// Offsets of a strip's pixels within a row: `[column modulo 3][tile]`.
-type Columns = [[usize; STRIP_TILES_MAX + 32]; TILE];
+type Columns = [[usize; SIDE_TILES_MAX]; TILE];
 
 impl Part<'_> {
     /// Normalises, transposes and splits input row `row` (counted from 4 above the picture).
@@ -173,7 +173,8 @@ impl Part<'_> {
                 for third in 0..TILE {
                     let to = self.split.add(((slot + channel) * TILE + third) * layer.split);
                     let mut tile = 0;
-                    while tile < layer.split {
+                    // The register beyond only feeds tiles that nobody reads.
+                    while tile < layer.side_tiles {
                         let mut registers = [V::zero(); 16];
                         for lane in 0..V::LANES {
                             let value = V::load(from.add(columns[third][tile + lane] + channel));
@@ -208,7 +209,7 @@ impl Part<'_> {
                         let slot = ((TILE * tile_y + r) % POSITIONS) * stride + channel;
                         self.split.add(slot * TILE * layer.split + tile).cast_const()
                     };
-                    let out = self.sides.add(((tile_y % 3) * stride + channel) * layer.side_tiles + tile);
+                    let out = self.sides.add(channel * layer.side_tiles + tile);
                     let rows = [row(0), row(1), row(2), row(3), row(4)];
                     transform_patches::<V>(rows, layer.split, out, layer.position_stride);
                 }
@@ -217,23 +218,32 @@ impl Part<'_> {
         }
     }
 
-    /// Sums one position of the tile row: three planes by [`BLOCK_VECTORS`] registers of tiles.
+    /// Adds grid row `grid` of one position to the products of tile row `tile_y`: three planes by
+    /// [`BLOCK_VECTORS`] registers of tiles at a time. Grid row 0 begins the sums.
     ///
     /// # Safety
     /// As for [`Kernel::run`].
     #[inline(always)]
-    unsafe fn multiply<V: Vector>(&self, tile_y: usize, position: usize) {
+    unsafe fn multiply<V: Vector>(&self, tile_y: usize, grid: usize, position: usize) {
         let layer = self.layer;
         let channels = layer.from.channels;
-        // SAFETY: windows reach two tiles past the strip, which the sides have; weights are read in packed order.
-        unsafe {
-            let mut weights = layer.packed.add(position * 9 * channels * PLANES);
-            let sides = self.sides.add(position * layer.position_stride).cast_const();
-            let mut sums = [[V::zero(); BLOCK_VECTORS]; PLANES];
-            for a in 0..3 {
-                let row = sides.add(((tile_y + a) % 3) * layer.from.pixel_stride * layer.side_tiles);
-                for b in 0..3 {
-                    let mut from = row.add(b);
+        let mut block = 0;
+        while block < STRIP_TILES {
+            // SAFETY: windows reach two tiles past the strip, which the sides have; weights are read in packed order.
+            unsafe {
+                let mut weights = layer.packed.add((position * 3 + grid) * 3 * channels * PLANES);
+                let sides = self.sides.add(position * layer.position_stride + block).cast_const();
+                let out = self.products.add((tile_y % 3) * PRODUCTS + position * PLANES * STRIP_TILES + block);
+                let mut sums = [[V::zero(); BLOCK_VECTORS]; PLANES];
+                if grid > 0 {
+                    for plane in 0..PLANES {
+                        for v in 0..BLOCK_VECTORS {
+                            sums[plane][v] = V::load(out.add(plane * STRIP_TILES + v * V::LANES));
+                        }
+                    }
+                }
+                for column in 0..3 {
+                    let mut from = sides.add(column);
                     for _ in 0..channels {
                         let mut tiles = [V::zero(); BLOCK_VECTORS];
                         for v in 0..BLOCK_VECTORS {
@@ -249,13 +259,13 @@ impl Part<'_> {
                         weights = weights.add(PLANES);
                     }
                 }
-            }
-            let out = self.products.add(position * PLANES * layer.strip_tiles);
-            for plane in 0..PLANES {
-                for v in 0..BLOCK_VECTORS {
-                    sums[plane][v].store(out.add(plane * layer.strip_tiles + v * V::LANES));
+                for plane in 0..PLANES {
+                    for v in 0..BLOCK_VECTORS {
+                        sums[plane][v].store(out.add(plane * STRIP_TILES + v * V::LANES));
+                    }
                 }
             }
+            block += BLOCK_VECTORS * V::LANES;
         }
     }
 
@@ -270,11 +280,11 @@ impl Part<'_> {
         let rows = TILE.min(height - TILE * tile_y);
         for plane in 0..PLANES {
             let mut tile = 0;
-            while tile < layer.strip_tiles && TILE * (first_tile + tile) < width {
+            while tile < STRIP_TILES && TILE * (first_tile + tile) < width {
                 // SAFETY: products are inside the scratch; pixels are limited to the rows and columns of the plane.
                 unsafe {
-                    let products = self.products.add(plane * layer.strip_tiles + tile);
-                    let stride = PLANES * layer.strip_tiles;
+                    let products = self.products.add((tile_y % 3) * PRODUCTS + plane * STRIP_TILES + tile);
+                    let stride = PLANES * STRIP_TILES;
                     let outputs = transform_products::<V, Nested, 5, 5, 5, 3>(products, stride);
                     let x = TILE * (first_tile + tile);
                     let columns = (TILE * V::LANES).min(width - x);
@@ -301,32 +311,35 @@ impl Kernel for Part<'_> {
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
         let layer = self.layer;
-        let first_tile = self.task % layer.strips * layer.strip_tiles;
+        let first_tile = self.task % layer.strips * STRIP_TILES;
         let first_row = self.task / layer.strips * TASK_ROWS;
-        let tile_rows = layer.from.height.div_ceil(TILE);
-        let mut columns: Columns = [[0; STRIP_TILES_MAX + 32]; TILE];
+        let end_row = layer.from.height.div_ceil(TILE).min(first_row + TASK_ROWS);
+        let mut columns: Columns = [[0; SIDE_TILES_MAX]; TILE];
         for (third, columns) in columns.iter_mut().enumerate() {
-            for (tile, column) in columns.iter_mut().enumerate().take(layer.split) {
+            for (tile, column) in columns.iter_mut().enumerate() {
                 let x = (TILE * (first_tile + tile) + third) as isize - Nested::LEAD as isize;
                 *column = reflect(x, layer.from.width) * layer.from.pixel_stride;
             }
         }
-        let (mut split_rows, mut side_rows) = (TILE * first_row, first_row);
-        for tile_y in first_row..tile_rows.min(first_row + TASK_ROWS) {
+        let mut split_rows = TILE * first_row;
+        for side_row in first_row..end_row + 2 {
             // SAFETY: the caller's promise; rows are computed before they are read.
             unsafe {
-                while side_rows < tile_y + 3 {
-                    while split_rows < TILE * side_rows + POSITIONS {
-                        self.split_row::<V>(split_rows, &columns);
-                        split_rows += 1;
-                    }
-                    self.transform_row::<V>(side_rows);
-                    side_rows += 1;
+                while split_rows < TILE * side_row + POSITIONS {
+                    self.split_row::<V>(split_rows, &columns);
+                    split_rows += 1;
                 }
+                self.transform_row::<V>(side_row);
+                // This row of inputs is grid row 0 of its own tiles, 1 of those above and 2 of those above them.
+                let grids = side_row.saturating_sub(end_row - 1)..(side_row - first_row).min(2) + 1;
                 for position in 0..POSITIONS * POSITIONS {
-                    self.multiply::<V>(tile_y, position);
+                    for grid in grids.clone() {
+                        self.multiply::<V>(side_row - grid, grid, position);
+                    }
                 }
-                self.emit::<V>(tile_y, first_tile);
+                if side_row >= first_row + 2 {
+                    self.emit::<V>(side_row - 2, first_tile);
+                }
             }
         }
     }

@@ -23,11 +23,14 @@ mod avx512;
 pub mod buffer;
 pub mod conv3x3;
 mod emit;
+#[cfg(test)]
+mod emulated;
 pub mod extent;
 pub mod first;
 pub mod isa;
 pub mod last;
 pub mod moments;
+pub mod peak;
 mod product;
 #[cfg(test)]
 mod reference;

@@ -15,6 +15,7 @@ pub(crate) struct LinearTap {
 }
 
 /// Returns which two chroma samples give the value at luma position `at`, `len` chroma samples in all.
+#[inline(always)]
 pub(crate) fn upsample_tap(at: usize, len: usize, factor: u32, site: AxisSite) -> LinearTap {
     let position = (at as f32 - site.offset(factor)) / factor as f32;
     let floor = position.floor();
@@ -23,6 +24,7 @@ pub(crate) fn upsample_tap(at: usize, len: usize, factor: u32, site: AxisSite) -
 }
 
 /// Widens a row of chroma to luma width. `factor` 1 copies.
+#[inline(always)]
 pub(crate) fn upsample_row(chroma: &[f32], out: &mut [f32], factor: u32, site: AxisSite) {
     match factor {
         1 => out.copy_from_slice(&chroma[..out.len()]),
@@ -32,6 +34,7 @@ pub(crate) fn upsample_row(chroma: &[f32], out: &mut [f32], factor: u32, site: A
 }
 
 /// Writes `out` as if it began at luma position `start`, sample by sample.
+#[inline(always)]
 fn upsample_span(chroma: &[f32], out: &mut [f32], start: usize, factor: u32, site: AxisSite) {
     for (at, out) in out.iter_mut().enumerate() {
         let tap = upsample_tap(start + at, chroma.len(), factor, site);
@@ -45,6 +48,7 @@ fn blend(first: f32, second: f32, weight: f32) -> f32 {
 }
 
 /// The common factor, in loops that vectorise; the ends go by the general rule.
+#[inline(always)]
 fn upsample_row_twice(chroma: &[f32], out: &mut [f32], site: AxisSite) {
     let pairs = (out.len() / 2).min(chroma.len()).saturating_sub(2);
     if pairs == 0 {
@@ -103,6 +107,7 @@ impl DownsampleFilter {
     }
 
     /// Adds `scale` times the narrowed row to `out`.
+    #[inline(always)]
     pub(crate) fn accumulate_row(&self, row: &[f32], scale: f32, out: &mut [f32]) {
         match (self.factor, self.weights.len()) {
             (1, _) => {
@@ -115,6 +120,7 @@ impl DownsampleFilter {
         }
     }
 
+    #[inline(always)]
     fn accumulate_span(&self, row: &[f32], scale: f32, out: &mut [f32], start: usize) {
         let reach = self.weights.len() as isize;
         for (at, out) in out.iter_mut().enumerate() {
@@ -130,6 +136,7 @@ impl DownsampleFilter {
         }
     }
 
+    #[inline(always)]
     fn accumulate_pairs(&self, row: &[f32], scale: f32, out: &mut [f32]) {
         let whole = row.len() / 2;
         let (body, tail) = out.split_at_mut(whole.min(out.len()));

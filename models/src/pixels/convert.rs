@@ -79,11 +79,7 @@ impl Sample for u16 {
 pub fn to_rgb(picture: &Picture, out: &mut RgbPlanes) -> Result<(), ModelError> {
     picture.validate()?;
     out.reshape(picture.width as usize, picture.height as usize);
-    let arch = pulp::Arch::new();
-    match &picture.planes[0].samples {
-        Samples::U8(_) => arch.dispatch(|| decode::<u8>(picture, out)),
-        Samples::U16(_) => arch.dispatch(|| decode::<u16>(picture, out)),
-    }
+    pulp::Arch::new().dispatch(Decode { picture, out });
     Ok(())
 }
 
@@ -102,12 +98,7 @@ pub fn from_rgb(rgb: &RgbPlanes, format: PixelFormat, width: u32, height: u32) -
             rgb.width, rgb.height
         )));
     }
-    let arch = pulp::Arch::new();
-    if format.bits == 8 {
-        arch.dispatch(|| encode::<u8>(rgb, &mut picture));
-    } else {
-        arch.dispatch(|| encode::<u16>(rgb, &mut picture));
-    }
+    pulp::Arch::new().dispatch(Encode { rgb, picture: &mut picture });
     Ok(picture)
 }
 
@@ -143,6 +134,43 @@ impl Storage for u16 {
         match &mut plane.samples {
             Samples::U16(samples) => samples,
             Samples::U8(_) => unreachable!("validated storage"),
+        }
+    }
+}
+
+/// Work that is compiled for several instruction sets and inlined into each; a closure might not be.
+struct Decode<'a> {
+    picture: &'a Picture,
+    out: &'a mut RgbPlanes,
+}
+
+impl pulp::NullaryFnOnce for Decode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        match &self.picture.planes[0].samples {
+            Samples::U8(_) => decode::<u8>(self.picture, self.out),
+            Samples::U16(_) => decode::<u16>(self.picture, self.out),
+        }
+    }
+}
+
+/// As [`Decode`], the other way.
+struct Encode<'a> {
+    rgb: &'a RgbPlanes,
+    picture: &'a mut Picture,
+}
+
+impl pulp::NullaryFnOnce for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        if self.picture.format.bits == 8 {
+            encode::<u8>(self.rgb, self.picture);
+        } else {
+            encode::<u16>(self.rgb, self.picture);
         }
     }
 }
