@@ -2,8 +2,8 @@
 # make run IN=my.mp4 OUT=styled.mp4 STYLE=name   styles one's own clip.
 
 IN    ?=
-OUT   ?= out/styled.mp4
 STYLE ?= starry-night
+OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
@@ -13,11 +13,12 @@ deps:
 	@scripts/install-deps
 
 run: deps
+	@mkdir -p "$(dir $(OUT))"
 ifeq ($(strip $(IN)),)
 	@test -f out/clip.mp4 || scripts/make-clip out/clip.mp4
-	$(CARGO) run --release --locked -- run out/clip.mp4 $(OUT) --style $(STYLE)
+	$(CARGO) run --release --locked -- run out/clip.mp4 "$(OUT)" --style $(STYLE)
 else
-	$(CARGO) run --release --locked -- run $(IN) $(OUT) --style $(STYLE)
+	$(CARGO) run --release --locked -- run "$(IN)" "$(OUT)" --style "$(STYLE)"
 endif
 
 test: deps

@@ -47,8 +47,12 @@ impl RawConfig {
     /// # Errors
     /// [`ErrorKind::Configuration`] with the line when the text is not TOML, or names a key that does not exist.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
-        toml::from_str(text)
-            .map_err(|e| Error::new(ErrorKind::Configuration, format!("{origin}: {}", e.to_string().trim())))
+        toml::from_str(text).map_err(|e| {
+            Error::new(
+                ErrorKind::Configuration,
+                format!("{origin}{}: {}", place(text, &e), e.message().lines().next().unwrap_or_default()),
+            )
+        })
     }
 
     /// Fills what `self` leaves unsaid from `below`.
@@ -131,6 +135,12 @@ const HANG_SECONDS: u64 = 600;
 const HANG_SECONDS_MAX: u64 = 86_400;
 /// Capacity that was taken away is seldom back sooner.
 const RETURN_SECONDS: u64 = 30;
+/// Returns the line of an error, as `:12`.
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().and_then(|span| text.get(..span.start)).map(|before| before.lines().count().max(1));
+    line.map_or_else(String::new, |line| format!(":{line}"))
+}
+
 const WORKERS_MAX: usize = 256;
 const SIZE_MIN: u32 = 32;
 const SIZE_MAX: u32 = 8192;

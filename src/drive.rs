@@ -59,6 +59,15 @@ struct Opened {
     _lock: JobLock,
 }
 
+/// A job that this process alone may work on.
+struct Claimed {
+    ledger: Ledger,
+    folder: PathBuf,
+    store: Arc<LocalStore>,
+    ledger_time: Spent,
+    lock: JobLock,
+}
+
 /// What was done so far in this run.
 #[derive(Default)]
 struct Tally {
@@ -66,7 +75,6 @@ struct Tally {
     frames_rescored: u64,
     segments_reused: u64,
     frames_reused: u64,
-    published_before: bool,
 }
 
 impl Drive {
@@ -95,6 +103,7 @@ impl Drive {
             size: plan.source.video.upright_size(),
             encoder: format!("{} {}", plan.encoder.codec.name(), plan.encoder.pix_fmt),
             work: config.work_dir.clone(),
+            warnings: prepared.warnings.clone(),
         }
     }
 
@@ -109,26 +118,36 @@ impl Drive {
         for message in &prepared.warnings {
             self.warn(message);
         }
-        let opened = self.open(job, &prepared)?;
-        if let Some(done) = self.published_already(&opened, &prepared, job.overwrite)? {
-            return self.finished(&opened, &done, &Tally { published_before: true, ..Tally::default() }, started);
+        let claimed = self.claim(&prepared)?;
+        // Looked at before anything is thrown away or begun: a refusal leaves the job as it was.
+        let standing = self.published_already(&claimed.ledger, &prepared, job.overwrite)?;
+        let replace = job.overwrite == Overwrite::Allowed || standing.is_some();
+        if let Some(done) = standing.filter(|_| !job.fresh) {
+            return self.nothing_to_do(&claimed, &done, started);
         }
+        let opened = self.open(job, &prepared, claimed)?;
         let tally = self.score_everything(&opened, &prepared)?;
-        let published = self.publish(&opened, &prepared, job.overwrite)?;
+        let published = self.publish(&opened, &prepared, replace)?;
         let finished = self.finished(&opened, &published, &tally, started)?;
         crate::jobs::collect_others(&opened.ledger, &opened.store);
         Ok(finished)
     }
 
-    /// Opens the job's ledger, alone: waits while another process works on the same job.
-    fn open(&self, job: &Job, prepared: &Prepared) -> Result<Opened, Error> {
+    /// Takes the job for this process alone: waits while another one works on it.
+    fn claim(&self, prepared: &Prepared) -> Result<Claimed, Error> {
         let store = Arc::new(LocalStore::open(&self.config.work_dir)?);
         let lock = self.lock(&store, prepared)?;
         let folder = store.root().join("jobs").join(prepared.id.to_string());
         let (timed, ledger_time) = TimedStore::new(store.clone(), Arc::clone(&self.clock));
         let ledger = Ledger::new(Arc::new(timed), prepared.id, crate::jobs::writer_name(&*self.clock));
+        Ok(Claimed { ledger, folder, store, ledger_time, lock })
+    }
+
+    /// Begins the job or goes on with it.
+    fn open(&self, job: &Job, prepared: &Prepared, claimed: Claimed) -> Result<Opened, Error> {
+        let Claimed { ledger, folder, store, ledger_time, lock } = claimed;
         if job.fresh {
-            ledger.forget()?;
+            crate::jobs::forget(&ledger, &folder)?;
         }
         ledger.open_or_create_job(&Request {
             input: job.input.clone(),
@@ -158,18 +177,18 @@ impl Drive {
     /// Returns the output of an earlier run when it stands where it should; refuses to go on over a foreign one.
     fn published_already(
         &self,
-        opened: &Opened,
+        ledger: &Ledger,
         prepared: &Prepared,
         overwrite: Overwrite,
     ) -> Result<Option<PublishedOutput>, Error> {
         let Some(existing) = publish::existing(&prepared.output)? else { return Ok(None) };
         let ours = |o: &PublishedOutput| o.bytes == existing.bytes && o.blake3.to_string() == existing.blake3;
-        if let Some(out) = opened.ledger.out()?.filter(ours) {
+        if let Some(out) = ledger.out()?.filter(ours) {
             return Ok(Some(out));
         }
         // Killed between publishing and recording it: the intent was written before.
-        if let Some(intent) = opened.ledger.intents()?.into_iter().find(ours) {
-            opened.ledger.record_out(&intent)?;
+        if let Some(intent) = ledger.intents()?.into_iter().find(ours) {
+            ledger.record_out(&intent)?;
             return Ok(Some(intent));
         }
         match overwrite {
@@ -299,11 +318,13 @@ impl Drive {
     }
 
     /// Joins the segments, attaches every other track and publishes the result.
-    fn publish(&self, opened: &Opened, prepared: &Prepared, overwrite: Overwrite) -> Result<PublishedOutput, Error> {
+    fn publish(&self, opened: &Opened, prepared: &Prepared, replace: bool) -> Result<PublishedOutput, Error> {
         let scan = opened.segments.scan()?;
         let frames = scan.finished.values().map(|h| u64::from(h.items)).sum();
         self.phase("joining", frames);
         let staged = opened.folder.join("staged");
+        // What an earlier run left may share its bytes with a published output, so it is never written to.
+        remove_if_there(&staged)?;
         let mut segments = scan.finished.keys().map(|index| {
             let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
             EncodedSegment::from_bytes(&loaded.payload)
@@ -317,7 +338,7 @@ impl Drive {
             staged: &staged,
             cancel: self.control.token(),
         })?;
-        for message in &joined.warnings {
+        for message in joined.warnings.iter().filter(|m| !prepared.warnings.contains(m)) {
             self.warn(message);
         }
         self.phase("publishing", frames);
@@ -329,13 +350,37 @@ impl Drive {
         };
         opened.ledger.intend(&output)?;
         fault::point("publish:before");
-        publish::publish(&staged, &prepared.output, overwrite == Overwrite::Allowed)?;
+        publish::publish(&staged, &prepared.output, replace)?;
         fault::point("publish:after");
         opened.ledger.record_out(&output)?;
         fault::point("out:after");
         // A leftover is replaced by the next join; failing here would hide that the output stands.
         let _ = std::fs::remove_file(&staged);
         Ok(output)
+    }
+
+    /// Tells that an earlier run did everything.
+    fn nothing_to_do(&self, claimed: &Claimed, output: &PublishedOutput, started: Duration) -> Result<Finished, Error> {
+        let segments = match claimed.ledger.plan()? {
+            Some(plan) => claimed.ledger.segments(&plan).scan()?.finished.len() as u64,
+            None => 0,
+        };
+        Ok(Finished {
+            job: claimed.ledger.job().to_string(),
+            frames: output.items,
+            frames_scored: 0,
+            frames_reused: output.items,
+            frames_rescored: 0,
+            segments,
+            segments_reused: segments,
+            wall_seconds: (self.clock.now() - started).as_secs_f64(),
+            fps: 0.0,
+            output: output.output.clone(),
+            bytes: output.bytes,
+            blake3: output.blake3.to_string(),
+            nothing_to_do: true,
+            ledger_seconds: claimed.ledger_time.total().as_secs_f64(),
+        })
     }
 
     fn finished(
@@ -346,7 +391,6 @@ impl Drive {
         started: Duration,
     ) -> Result<Finished, Error> {
         let wall_seconds = (self.clock.now() - started).as_secs_f64();
-        let nothing_to_do = tally.published_before;
         Ok(Finished {
             job: opened.ledger.job().to_string(),
             frames: output.items,
@@ -360,7 +404,7 @@ impl Drive {
             output: output.output.clone(),
             bytes: output.bytes,
             blake3: output.blake3.to_string(),
-            nothing_to_do,
+            nothing_to_do: false,
             ledger_seconds: opened.ledger_time.total().as_secs_f64(),
         })
     }
@@ -394,12 +438,25 @@ fn verdict(report: PassReport, barren: u32) -> Option<Error> {
     let worth_another = |e: &ActorError| e.status() == Status::Transient;
     let (passing, lasting): (Vec<_>, Vec<_>) = report.failures.into_iter().partition(worth_another);
     let mut failures = lasting.into_iter().chain(passing.into_iter().filter(|_| barren >= BARREN_PASSES_MAX));
-    let first = failures.next()?;
+    let Some(first) = failures.next() else {
+        let stuck = "pass after pass ended without a new segment and without an error: this is a bug in restyle";
+        return (barren >= BARREN_PASSES_MAX).then(|| Error::new(ErrorKind::JobFailed, stuck));
+    };
     let mut frames = first.frames().to_vec();
     frames.extend(failures.flat_map(|e| e.frames().to_vec()));
     frames.sort_unstable();
     frames.dedup();
     Some(Error::from(first).with_frames(frames))
+}
+
+/// Removes a file, if it is there.
+fn remove_if_there(path: &std::path::Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::Storage, format!("cannot remove {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn interrupted() -> Error {

@@ -51,6 +51,8 @@ pub struct Planned {
     pub encoder: String,
     /// Where the work store of the job lies.
     pub work: PathBuf,
+    /// What will not be as in the source.
+    pub warnings: Vec<String>,
 }
 
 /// Where a job is.
@@ -185,19 +187,19 @@ pub struct Failed {
     pub resumable: bool,
 }
 
+/// After these the same command goes on where the job ended, once what was in the way is gone.
+const RESUMABLE: [ErrorKind; 4] = [ErrorKind::Interrupted, ErrorKind::Device, ErrorKind::DiskFull, ErrorKind::Storage];
+
 impl Failed {
     /// Tells an error as an event; `job` is the id where the job came so far.
     #[must_use]
     pub fn new(job: Option<String>, error: &Error) -> Self {
         Self {
+            resumable: job.is_some() && RESUMABLE.contains(&error.kind()),
             job,
             kind: error.kind().name(),
             message: error.to_string(),
             frames: error.frames().to_vec(),
-            resumable: matches!(
-                error.kind(),
-                ErrorKind::Interrupted | ErrorKind::Device | ErrorKind::DiskFull | ErrorKind::Storage
-            ),
         }
     }
 }

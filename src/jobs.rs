@@ -55,13 +55,23 @@ pub fn prune(work_dir: &Path, all: bool) -> Result<Pruned, Error> {
         let ledger = Ledger::new(store.clone(), id, "prune");
         let lock = store.try_lock(&id)?;
         if matches!(lock, Locking::Held(_)) && (all || ledger.out()?.is_some()) {
-            ledger.forget()?;
+            forget(&ledger, &store.root().join("jobs").join(id.to_string()))?;
             pruned.deleted += 1;
         } else {
             pruned.kept += 1;
         }
     }
     Ok(pruned)
+}
+
+/// Deletes everything of a job: its objects, and the files beside them that are no objects.
+pub(crate) fn forget(ledger: &Ledger, folder: &Path) -> Result<(), Error> {
+    ledger.forget()?;
+    for file in ["staged", "scored.log"] {
+        // What cannot be removed costs space and nothing else; the store itself was written to just now.
+        let _ = std::fs::remove_file(folder.join(file));
+    }
+    Ok(())
 }
 
 /// Deletes the segments of every other finished job of the store.

@@ -51,7 +51,7 @@ impl Prepared {
     /// Whatever makes the job impossible, before any work is done.
     pub(crate) fn open(config: &Config, job: &Job) -> Result<Self, Error> {
         let output = absolute(Location::parse(&job.output)?)?;
-        let blob = Arc::new(Blob::open(&Location::parse(&job.input)?)?);
+        let blob = Arc::new(Blob::open(&resolved(Location::parse(&job.input)?))?);
         refuse_same(&blob, &output, job)?;
         let style = styles::resolve(job.options.style.as_deref().ok_or_else(no_style)?)?;
         let source = probe(&blob)?;
@@ -84,6 +84,12 @@ impl Prepared {
     pub(crate) fn stylize_options(&self) -> StylizeOptions {
         StylizeOptions { score_width: self.plan.score_width, output: self.plan.encoder.format }
     }
+}
+
+/// The same file by another path is the same job. What cannot be resolved is left for opening it to complain about.
+fn resolved(input: Location) -> Location {
+    let resolved = input.as_path().and_then(|path| path.canonicalize().ok());
+    resolved.map_or(input, Location::File)
 }
 
 /// A relative output means another file in another folder: the job's identity needs the whole path.

@@ -262,3 +262,52 @@ fn the_truncated_clip_is_refused_and_the_one_without_a_keyframe_is_styled() {
         ffprobe(&output, &["-select_streams", "v:0", "-count_frames", "-show_entries", "stream=nb_read_frames"]);
     assert_eq!(counted["streams"][0]["nb_read_frames"], "15");
 }
+
+#[test]
+fn a_fresh_run_that_is_refused_forgets_nothing() {
+    let bench = Bench::new();
+    let (input, output) = (clip(&bench), bench.path("out.mp4"));
+    finished(&mut bench.run(&input, &output));
+    let bytes = std::fs::read(&output).unwrap();
+    let fresh = finished(bench.run(&input, &output).arg("--fresh"));
+    assert_eq!((fresh["frames_scored"].as_u64(), fresh["frames_rescored"].as_u64()), (Some(25), Some(0)));
+    assert_eq!(std::fs::read(&output).unwrap(), bytes);
+    std::fs::write(&output, b"somebody else's").unwrap();
+    let (code, ..) = finish(bench.run(&input, &output).arg("--fresh"));
+    assert_eq!(code, 2);
+    std::fs::remove_file(&output).unwrap();
+    assert_eq!(finished(&mut bench.run(&input, &output))["frames_scored"], 0, "the refusal threw finished work away");
+}
+
+#[test]
+fn a_leftover_of_publishing_is_never_written_through() {
+    let bench = Bench::new();
+    let (input, output, kept) = (clip(&bench), bench.path("out.mp4"), bench.path("kept.mp4"));
+    let done = finished(&mut bench.run(&input, &output));
+    // As if killed right after the output got its name: the staged file is the output.
+    let staged = bench.path("work").join("jobs").join(done["job"].as_str().unwrap()).join("staged");
+    std::fs::hard_link(&output, &staged).unwrap();
+    std::fs::rename(&output, &kept).unwrap();
+    let before = std::fs::metadata(&kept).unwrap().modified().unwrap();
+    finished(&mut bench.run(&input, &output));
+    assert_eq!(std::fs::metadata(&kept).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn the_same_input_by_another_path_is_the_same_job() {
+    let bench = Bench::new();
+    let (input, output) = (clip(&bench), bench.path("out.mp4"));
+    finished(&mut bench.run(&input, &output));
+    let other = bench.dir.path().join("../").join(bench.dir.path().file_name().unwrap()).join("in.mp4");
+    assert_eq!(finished(&mut bench.run(&other, &output))["nothing_to_do"], true);
+}
+
+#[test]
+fn a_dangling_link_at_the_output_is_refused_before_any_work() {
+    let bench = Bench::new();
+    let output = bench.path("out.mp4");
+    std::os::unix::fs::symlink(bench.path("nowhere"), &output).unwrap();
+    let (code, _, stderr) = finish(&mut bench.run(&clip(&bench), &output));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(stderr.contains("link"), "{stderr}");
+}

@@ -16,6 +16,7 @@ use restyle_engine::ledger::{
     AttemptEnd, PackPolicy, PackWriter, PackedItem, SegmentHeader, SegmentLedger, SourceHash,
 };
 use restyle_engine::reorder::Reorder;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -83,7 +84,10 @@ impl Assembler {
     /// Assembles segments until no more are opened; `tick` is called for every arrival.
     pub fn run(self, tick: &mut dyn FnMut()) {
         for open in &self.parts.opened {
-            let assembled = self.assemble(&open, tick);
+            let segment = open.segment;
+            let unwound = catch_unwind(AssertUnwindSafe(|| self.assemble(&open, tick)));
+            let panicked = || ActorError::Codec(format!("encoding segment {segment} panicked: this is a bug"));
+            let assembled = unwound.unwrap_or_else(|_| Assembled::Failed { segment, error: panicked() });
             if self.parts.results.send(assembled).is_err() {
                 return;
             }

@@ -47,6 +47,13 @@ fn existing_file(path: &Path) -> Result<Option<ExistingOutput>> {
             path.display()
         ))),
         Ok(_) => digest(path).map(|(bytes, blake3)| Some(ExistingOutput { bytes, blake3 })),
+        // A link that leads nowhere takes the name all the same.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_ok() => {
+            Err(ActorError::Usage(format!(
+                "output {} is a link that leads nowhere; remove it or name another",
+                path.display()
+            )))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ActorError::storage(format!("cannot look at the output {}: {error}", path.display()))),
     }

@@ -24,6 +24,7 @@ pub fn main() -> ExitCode {
             // clap's own code for usage errors is 2, which is ours as well; help and version are 0.
             let code = if told.use_stderr() { 2 } else { 0 };
             let _ = told.print();
+            tell_usage_as_json(&told);
             return ExitCode::from(code);
         }
     };
@@ -34,6 +35,18 @@ pub fn main() -> ExitCode {
             output::complain(&error);
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// With `--json` the last line is `finished` or `failed`, even where the arguments cannot be read.
+fn tell_usage_as_json(told: &clap::Error) {
+    let said: Vec<String> = std::env::args().collect();
+    if told.use_stderr() && said.get(1).is_some_and(|v| v == "run") && said.iter().any(|a| a == "--json") {
+        let text = told.to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let error = Error::new(crate::error::ErrorKind::Usage, line);
+        // Nobody may be reading.
+        let _ = output::write_event(&crate::event::Event::Failed(crate::event::Failed::new(None, &error)));
     }
 }
 
@@ -53,24 +66,37 @@ fn dispatch(verb: Verb) -> Result<(), Error> {
         Verb::Jobs(args) => jobs::jobs(args.verb),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "restyle", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "restyle", &mut script);
+            output::write(&String::from_utf8_lossy(&script))
         }
         Verb::Man => output::write(&manual()),
     }
 }
 
+const EXIT_STATUS: &str = ".SH EXIT STATUS\n0 done, 1 the job failed, 2 usage, 3 input unreadable, refused or changed, 4 configuration, \
+unknown style or wrong weights, 5 storage, 6 device refused or lost, 75 interrupted. The last two can be resumed.\n";
+
 fn manual() -> String {
     let mut page = Vec::new();
+    let mut command = Cli::command();
+    command.build();
     // Writing to memory cannot fail.
-    let _ = clap_mangen::Man::new(Cli::command()).render(&mut page);
+    let _ = clap_mangen::Man::new(command.clone()).render(&mut page);
+    for verb in command.get_subcommands().filter(|v| v.get_name() != "help") {
+        page.extend_from_slice(format!(".SH {}\n", verb.get_name().to_uppercase()).as_bytes());
+        let man = clap_mangen::Man::new(verb.clone());
+        let _ = man.render_synopsis_section(&mut page);
+        let _ = man.render_options_section(&mut page);
+    }
+    page.extend_from_slice(EXIT_STATUS.as_bytes());
     String::from_utf8_lossy(&page).into_owned()
 }
 
 /// Logs go to standard error; `RESTYLE_LOG` filters them (`restyle=debug`), warnings and worse by default.
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RESTYLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

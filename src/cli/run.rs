@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How often the command looks whether it was told to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How long a drain may take that no signal asked for.
+const DRAIN_NOTICE: Duration = Duration::from_secs(7);
+
 /// How long a job that was told to stop may stay silent before the command ends without it: a store or a codec that hangs
 /// must not hold the process. What is finished stands in the ledger, as after a kill.
 const SILENCE: Duration = Duration::from_millis(9200);
@@ -46,7 +49,14 @@ pub(super) fn run(args: RunArgs) -> Result<(), Error> {
     };
     loop {
         match running.next_event(LOOK) {
-            NextEvent::Told(event) => told(&event)?,
+            NextEvent::Told(event) => {
+                // Whoever read the lines is gone: the job ends in good order, as after a signal.
+                if let Err(error) = told(&event) {
+                    running.control().drain(DRAIN_NOTICE);
+                    let _ = running.wait();
+                    return Err(error);
+                }
+            }
             NextEvent::Ended => return running.wait().map(|_| ()),
             NextEvent::Silent if stop.stopped_for().is_none_or(|time| time < SILENCE) => {}
             NextEvent::Silent => {
@@ -83,7 +93,9 @@ fn begin(args: RunArgs) -> Result<Option<RunningJob>, Error> {
     if args.json {
         output::write_event(&Event::Planned(planned))?;
     } else {
-        Display::new(args.progress).planned(&planned);
+        let display = Display::new(args.progress);
+        planned.warnings.iter().for_each(|warning| display.line(&format!("warning: {warning}")));
+        display.planned(&planned);
     }
     Ok(None)
 }
