@@ -18,9 +18,9 @@ use crate::error::ActorError;
 use crate::storage::Blob;
 
 /// Bytes of one block; requests to the store are whole blocks.
-pub const BLOCK_BYTES: usize = 1 << 20;
+pub const BLOCK_BYTES: usize = 1 << 19;
 /// Blocks kept.
-const BLOCKS_KEPT: usize = 8;
+const BLOCKS_KEPT: usize = 6;
 /// Bytes of the buffer that FFmpeg reads through.
 const BUFFER_BYTES: usize = 32 << 10;
 
