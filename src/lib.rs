@@ -35,6 +35,8 @@ pub mod jobs;
 mod pace;
 pub mod pipeline;
 mod prepare;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod source;
 mod styles;
 

@@ -1,0 +1,148 @@
+//! From what a client asks for to a job that can be put on record: nothing of it is taken on trust.
+
+use super::config::ServeConfig;
+use super::error::{ServiceError, ServiceErrorKind};
+use super::ident::{ClientJobId, ObjectKey, Tenant};
+use super::job::{Accepted, JobRequest};
+use super::route::{Place, Route};
+use super::styles;
+use super::view::ErrorView;
+use std::time::Duration;
+
+/// What waits in a route already.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Load {
+    pub(super) jobs: u64,
+    pub(super) bytes: u64,
+    pub(super) frames: u64,
+    /// When there may be room again.
+    pub(super) retry_after: Duration,
+}
+
+/// Finds the route a request means.
+///
+/// # Errors
+/// `NotFound` for a route that is not there or another tenant's, `Invalid` where it has to be named and is not.
+pub(super) fn route<'a>(
+    config: &'a ServeConfig,
+    tenant: &Tenant,
+    request: &JobRequest,
+) -> Result<&'a Route, ServiceError> {
+    let mut own = config.routes.iter().filter(|r| r.tenant == *tenant);
+    match &request.route {
+        Some(name) => {
+            own.find(|r| r.name == *name).ok_or_else(|| ServiceError::not_found(format!("there is no route {name}")))
+        }
+        None => match (own.next(), own.next()) {
+            (Some(only), None) => Ok(only),
+            (None, _) => Err(ServiceError::not_found(format!("tenant {tenant} has no route"))),
+            _ => Err(ServiceError::invalid("there are several routes: name one in \"route\"")),
+        },
+    }
+}
+
+/// Completes a request.
+///
+/// # Errors
+/// `Invalid` for options, styles and inputs that cannot be; `NotFound` where the input is not there.
+pub(super) fn accept(
+    config: &ServeConfig,
+    route: &Route,
+    id: &ClientJobId,
+    request: JobRequest,
+    created_at: String,
+    refused: Option<ErrorView>,
+) -> Result<Accepted, ServiceError> {
+    request.options.check()?;
+    let (style, style_location) = match &request.style {
+        None => (route.style.clone(), route.style_location.clone()),
+        Some(said) => (said.clone(), styles::location(config, said)?),
+    };
+    let output = match &request.output {
+        Some(key) => writable(key)?,
+        None => route.output_key(&request.input, &style)?,
+    };
+    let bytes = size(&route.input, &request.input)?;
+    let options = request.options.clone().or(&route.options);
+    let priority = request.priority.unwrap_or(route.priority);
+    if !(-1000..=1000).contains(&priority) {
+        return Err(ServiceError::invalid(format!("priority is {priority}, expected -1000 to 1000")));
+    }
+    let input_location = route.input.object(request.input.as_str());
+    let output_location = route.output.object(output.as_str());
+    if input_location == output_location {
+        return Err(ServiceError::invalid("the output would be the input: name another output"));
+    }
+    let frames = match route.quota.frames_queued {
+        Some(_) => crate::source::probe(&input_location).ok().and_then(|s| s.video.frames_about),
+        None => None,
+    };
+    Ok(Accepted {
+        id: id.clone(),
+        tenant: route.tenant.clone(),
+        route: route.name.clone(),
+        input: request.input.clone(),
+        input_location,
+        output,
+        output_location,
+        style,
+        style_location,
+        priority,
+        options,
+        bytes,
+        frames,
+        created_at,
+        refused,
+        request,
+    })
+}
+
+/// Refuses what would go over the route's quota.
+///
+/// # Errors
+/// `QuotaExceeded`, naming the limit.
+pub(super) fn within_quota(route: &Route, load: Load, bytes: u64, frames: Option<u64>) -> Result<(), ServiceError> {
+    let quota = &route.quota;
+    for (what, limit, would_be) in [
+        ("jobs", quota.jobs_queued, load.jobs + 1),
+        ("bytes", quota.bytes_queued, load.bytes.saturating_add(bytes)),
+        ("frames", quota.frames_queued, load.frames.saturating_add(frames.unwrap_or(0))),
+    ] {
+        // What is larger than the whole limit is let in alone, or it would wait for ever.
+        if limit.is_some_and(|limit| would_be > limit && load.jobs > 0) || limit == Some(0) {
+            let kind = ServiceErrorKind::QuotaExceeded { retry_after: load.retry_after };
+            let message = format!(
+                "route {} has {} of {what} waiting with this one and its limit is {}: try again later",
+                route.name,
+                would_be,
+                limit.unwrap_or(0)
+            );
+            return Err(ServiceError::new(kind, message));
+        }
+    }
+    Ok(())
+}
+
+fn writable(key: &ObjectKey) -> Result<ObjectKey, ServiceError> {
+    let extension = key.file_name().rsplit_once('.').map(|(_, e)| e).unwrap_or_default();
+    if !["mp4", "mov", "mkv", "webm"].contains(&extension) {
+        return Err(ServiceError::invalid(format!("output {key} must end with .mp4, .mov, .mkv or .webm")));
+    }
+    Ok(key.clone())
+}
+
+/// Looks at the input: it is there, is a file, and does not lead out of the location by a link.
+fn size(place: &Place, key: &ObjectKey) -> Result<u64, ServiceError> {
+    let Some(folder) = place.folder() else { return super::storage::size(place, key) };
+    let missing = || ServiceError::not_found(format!("there is no object {key} in the route's input"));
+    let whole = folder.join(key.as_str()).canonicalize().map_err(|_| missing())?;
+    let root = folder.canonicalize().map_err(|_| missing())?;
+    if !whole.starts_with(&root) {
+        return Err(missing());
+    }
+    let metadata = std::fs::metadata(&whole).map_err(|_| missing())?;
+    if !metadata.is_file() {
+        return Err(missing());
+    }
+    Ok(metadata.len())
+}

@@ -1,0 +1,231 @@
+//! The durable list of jobs: create-once objects under `service/` of the work store.
+//!
+//! `service/jobs/TENANT/ID/accepted` is written before a job is acknowledged; `service/jobs/TENANT/ID/h-N` before anything follows
+//! from what happened. Each is one line of blake3 and one of JSON. Nothing is ever changed; the list of jobs is what reading all
+//! of them gives.
+
+use super::error::ServiceError;
+use super::ident::{ClientJobId, Tenant};
+use super::job::{Accepted, Happening, Record};
+use restyle_actors::ledger_store::LocalStore;
+use restyle_engine::ledger::{Creation, ObjectStore};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+const PREFIX: &str = "service/jobs/";
+const ACCEPTED: &str = "accepted";
+
+/// The list of jobs of one work store, held by one process at a time.
+pub(super) struct Journal {
+    store: Arc<dyn ObjectStore>,
+    _lock: Option<File>,
+}
+
+/// What accepting a job came to.
+#[derive(Debug)]
+pub(super) enum Acceptance {
+    /// It is on record now.
+    New,
+    /// The id was taken by this one.
+    Taken(Box<Accepted>),
+}
+
+impl Journal {
+    /// Opens the journal of a work folder and takes it for this process.
+    ///
+    /// # Errors
+    /// `Storage` when the folder cannot be used, `Conflict` while another daemon works on it.
+    pub(super) fn open(work: &Path) -> Result<Self, ServiceError> {
+        let store = LocalStore::open(work)?;
+        let path = work.join("service.lock");
+        let failed = |e: std::io::Error| ServiceError::storage(format!("cannot lock {}: {e}", path.display()));
+        let lock = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { store: Arc::new(store), _lock: Some(lock) }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(ServiceError::conflict(format!(
+                "another daemon works on {}: stop it, or give this one a work folder of its own",
+                work.display()
+            ))),
+            Err(e) => Err(failed(e.into())),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn over(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store, _lock: None }
+    }
+
+    /// Reads the whole list; what cannot be read is left out and named in the log.
+    pub(super) fn load(&self) -> Result<Vec<Record>, ServiceError> {
+        let mut keys: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for entry in self.store.list(PREFIX)? {
+            let parts: Vec<&str> = entry.key.split('/').collect();
+            if let [_, _, tenant, id, _] = parts[..] {
+                keys.entry((tenant.to_owned(), id.to_owned())).or_default().push(entry.key);
+            }
+        }
+        let mut records = Vec::with_capacity(keys.len());
+        for objects in keys.into_values() {
+            records.extend(self.read(&objects)?);
+        }
+        Ok(records)
+    }
+
+    /// Puts a job on record, durably, unless its id is taken.
+    pub(super) fn accept(&self, accepted: &Accepted) -> Result<Acceptance, ServiceError> {
+        let key = format!("{}{ACCEPTED}", folder(&accepted.tenant, &accepted.id));
+        match self.store.create(&key, &frame(accepted)?)? {
+            Creation::Created => Ok(Acceptance::New),
+            Creation::Exists => match self.get::<Accepted>(&key)? {
+                // Its own first write, whose answer was lost.
+                Some(standing) if standing == *accepted => Ok(Acceptance::New),
+                Some(standing) => Ok(Acceptance::Taken(Box::new(standing))),
+                None => Err(ServiceError::storage(format!("{key} stands there damaged: choose another id"))),
+            },
+        }
+    }
+
+    /// Puts on record what happened to a job, durably.
+    pub(super) fn note(&self, record: &Record, happening: &Happening) -> Result<(), ServiceError> {
+        let folder = folder(&record.accepted.tenant, &record.accepted.id);
+        let bytes = frame(happening)?;
+        let mut number = record.happenings;
+        loop {
+            let key = format!("{folder}h-{number:06}");
+            if self.store.create(&key, &bytes)? == Creation::Created || self.store.get(&key)?.as_ref() == Some(&bytes) {
+                return Ok(());
+            }
+            // A damaged one stands there: it is passed over, as reading does.
+            if self.get::<Happening>(&key)?.is_some() {
+                return Err(ServiceError::conflict(format!("{key} was written by somebody else")));
+            }
+            number += 1;
+        }
+    }
+
+    fn read(&self, objects: &[String]) -> Result<Option<Record>, ServiceError> {
+        let Some(accepted) = objects.iter().find(|k| k.ends_with("/accepted")) else { return Ok(None) };
+        let Some(accepted) = self.get::<Accepted>(accepted)? else {
+            tracing::warn!(key = %accepted, "a job on record is damaged and left out");
+            return Ok(None);
+        };
+        let mut record = Record::new(accepted);
+        // Keys are listed in order, and numbers are padded.
+        for key in objects.iter().filter(|k| k.rsplit('/').next().is_some_and(|n| n.starts_with("h-"))) {
+            match self.get::<Happening>(key)? {
+                Some(happening) if record.apply(&happening) => {}
+                _ => {
+                    tracing::warn!(%key, "what is on record here is damaged or impossible and passed over");
+                    record.happenings += 1;
+                }
+            }
+        }
+        Ok(Some(record))
+    }
+
+    fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ServiceError> {
+        Ok(self.store.get(key)?.and_then(|bytes| unframe(&bytes)))
+    }
+}
+
+fn folder(tenant: &Tenant, id: &ClientJobId) -> String {
+    format!("{PREFIX}{tenant}/{id}/")
+}
+
+fn frame(value: &impl Serialize) -> Result<Vec<u8>, ServiceError> {
+    let json = serde_json::to_vec(value).map_err(|e| ServiceError::storage(format!("cannot write a record: {e}")))?;
+    Ok([blake3::hash(&json).to_hex().as_bytes(), b"\n", &json, b"\n"].concat())
+}
+
+fn unframe<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (digest, rest) = bytes.split_at_checked(64)?;
+    let json = rest.strip_prefix(b"\n")?.strip_suffix(b"\n")?;
+    (blake3::hash(json).to_hex().as_bytes() == digest).then(|| serde_json::from_slice(json).ok())?
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::serve::ident::{ObjectKey, RouteName};
+    use crate::serve::job::{JobRequest, JobState, OptionsRequest, Transition};
+    use restyle_engine::ledger::MemoryStore;
+
+    pub(in crate::serve) fn accepted(tenant: &str, route: &str, id: &str) -> Accepted {
+        let input = ObjectKey::parse("a.mp4").unwrap();
+        Accepted {
+            id: ClientJobId::parse(id).unwrap(),
+            tenant: Tenant::parse(tenant).unwrap(),
+            route: RouteName::parse(route).unwrap(),
+            request: JobRequest {
+                route: None,
+                input: input.clone(),
+                style: None,
+                output: None,
+                priority: None,
+                options: OptionsRequest::default(),
+            },
+            input: input.clone(),
+            input_location: "/in/a.mp4".into(),
+            output: input,
+            output_location: "/out/a.mp4".into(),
+            style: "starry-night".into(),
+            style_location: "starry-night".into(),
+            priority: 0,
+            options: OptionsRequest::default(),
+            bytes: 1,
+            frames: None,
+            created_at: "2026-01-01T00:00:00.000Z".into(),
+            refused: None,
+        }
+    }
+
+    fn happening(what: Transition) -> Happening {
+        Happening { at: "2026-01-01T00:00:01.000Z".into(), what }
+    }
+
+    #[test]
+    fn the_list_is_what_was_written() {
+        let store = Arc::new(MemoryStore::new());
+        let journal = Journal::over(store.clone());
+        let first = accepted("t", "r", "one");
+        assert!(matches!(journal.accept(&first).unwrap(), Acceptance::New));
+        let mut record = Record::new(first.clone());
+        for what in [Transition::Started, Transition::Interrupted { used: Default::default() }, Transition::Started] {
+            let happening = happening(what);
+            journal.note(&record, &happening).unwrap();
+            assert!(record.apply(&happening));
+        }
+        let loaded = Journal::over(store).load().unwrap();
+        assert_eq!(loaded.len(), 1);
+        assert_eq!((loaded[0].state, loaded[0].attempts, loaded[0].happenings), (JobState::Running, 2, 3));
+        assert_eq!(loaded[0].accepted, first);
+    }
+
+    #[test]
+    fn an_id_is_given_once() {
+        let journal = Journal::over(Arc::new(MemoryStore::new()));
+        let first = accepted("t", "r", "one");
+        journal.accept(&first).unwrap();
+        assert!(matches!(journal.accept(&first).unwrap(), Acceptance::New));
+        let other = Accepted { priority: 5, ..first.clone() };
+        assert!(matches!(journal.accept(&other).unwrap(), Acceptance::Taken(standing) if *standing == first));
+    }
+
+    #[test]
+    fn damage_is_passed_over() {
+        let store = Arc::new(MemoryStore::new());
+        let journal = Journal::over(store.clone());
+        let first = accepted("t", "r", "one");
+        journal.accept(&first).unwrap();
+        store.overwrite("service/jobs/t/one/h-000000", b"garbage".to_vec());
+        store.overwrite("service/jobs/t/two/accepted", b"garbage".to_vec());
+        let record = journal.load().unwrap().pop().unwrap();
+        assert_eq!((record.state, record.happenings), (JobState::Queued, 1));
+        journal.note(&record, &happening(Transition::Started)).unwrap();
+        assert_eq!(journal.load().unwrap()[0].state, JobState::Running);
+    }
+}

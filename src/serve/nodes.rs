@@ -1,0 +1,158 @@
+//! The scorer nodes of all running jobs: what they do, and what they are told.
+
+use super::entry::{Entry, NodeLive};
+use super::error::ServiceError;
+use super::ident::Scope;
+use super::job::JobState;
+use super::service::{Inner, Service};
+use super::time;
+use super::view::{NodeState, NodeView};
+use crate::event::{NodeChange, NodeEvent};
+use crate::pipeline::JobControl;
+use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Service {
+    /// Returns the scorer nodes of the running jobs that `scope` sees.
+    #[must_use]
+    pub fn nodes(&self, scope: &Scope) -> Vec<NodeView> {
+        let entries = self.inner.entries();
+        let running = entries.iter().filter(|e| scope.sees(&e.key.0) && e.state() == JobState::Running);
+        running.flat_map(|entry| views(&self.inner, entry)).collect()
+    }
+
+    /// Gives a node notice that it will be taken away; others take over its work, and it comes back by the configuration.
+    ///
+    /// # Errors
+    /// `NotFound` for a node that no running job has, `Conflict` for one that cannot be told so now.
+    pub fn preempt(&self, scope: &Scope, node: &str, notice: Duration) -> Result<NodeView, ServiceError> {
+        self.order(scope, node, |control, name| control.preempt(name, notice))
+    }
+
+    /// Has a node finish what it has and wait until it is resumed.
+    ///
+    /// # Errors
+    /// As [`Service::preempt`].
+    pub fn drain(&self, scope: &Scope, node: &str) -> Result<NodeView, ServiceError> {
+        self.order(scope, node, JobControl::pause)
+    }
+
+    /// Has a node that was drained or pre-empted work again.
+    ///
+    /// # Errors
+    /// As [`Service::preempt`].
+    pub fn resume_node(&self, scope: &Scope, node: &str) -> Result<NodeView, ServiceError> {
+        self.order(scope, node, JobControl::resume)
+    }
+
+    fn order(
+        &self,
+        scope: &Scope,
+        node: &str,
+        act: impl FnOnce(&JobControl, &str) -> Result<(), crate::error::Error>,
+    ) -> Result<NodeView, ServiceError> {
+        let missing = || ServiceError::not_found(format!("there is no node {node}"));
+        let (job, name) = node.split_once('/').ok_or_else(missing)?;
+        let entries = self.inner.entries();
+        let mut running = entries.iter().filter(|e| scope.sees(&e.key.0) && e.state() == JobState::Running);
+        let entry = running.find(|e| e.short() == job).ok_or_else(missing)?;
+        let control = entry.lock().live.control.clone().ok_or_else(missing)?;
+        if !control.nodes().iter().any(|n| n.node.to_string() == name) {
+            return Err(missing());
+        }
+        act(&control, name).map_err(|e| ServiceError::conflict(e.to_string()))?;
+        views(&self.inner, entry).into_iter().find(|v| v.id == node).ok_or_else(missing)
+    }
+}
+
+/// Notes what happened to a node.
+pub(super) fn note(inner: &Inner, entry: &Entry, event: &NodeEvent) {
+    let at = time::now(&*inner.clock);
+    let mut state = entry.lock();
+    let node = state.live.nodes.entry(event.node.clone()).or_insert_with(|| NodeLive::new(at.clone()));
+    match &event.what {
+        NodeChange::Started { generation } => {
+            node.generation = *generation;
+            node.enter(NodeState::Starting, &at);
+            node.note(&at, "started");
+        }
+        NodeChange::Notified => {
+            node.preemptions += 1;
+            node.enter(NodeState::Draining, &at);
+            node.note(&at, "will be taken away");
+        }
+        NodeChange::Paused => node.note(&at, "paused"),
+        NodeChange::Resumed => node.note(&at, "resumed"),
+        NodeChange::Exited { reason, failed } => {
+            if *failed {
+                node.last_error = Some(reason.clone());
+            }
+            node.note(&at, reason);
+        }
+        NodeChange::Returning { after_millis } => node.note(&at, &format!("comes back in {after_millis} ms")),
+        NodeChange::GivenUp { reason } => {
+            node.last_error = Some(reason.clone());
+            node.note(&at, &format!("not started again: {reason}"));
+        }
+    }
+}
+
+/// Looks at the nodes of a running job, and notes since when they are in their states.
+pub(super) fn look(inner: &Inner, entry: &Entry, control: &JobControl) {
+    let observed = control.nodes();
+    let at = time::now(&*inner.clock);
+    let mut state = entry.lock();
+    for node in &observed {
+        let live = state.live.nodes.entry(node.node.to_string()).or_insert_with(|| NodeLive::new(at.clone()));
+        live.enter(state_of(node), &at);
+    }
+}
+
+fn state_of(node: &NodeObservation) -> NodeState {
+    match node.phase {
+        NodePhase::Working if node.ticks == 0 && !node.waiting => NodeState::Starting,
+        NodePhase::Working => NodeState::Running,
+        NodePhase::Paused => NodeState::Paused,
+        NodePhase::Leaving => NodeState::Draining,
+        NodePhase::BackingOff => NodeState::Restarting,
+        NodePhase::Away => NodeState::Preempted,
+        NodePhase::GivenUp => NodeState::Unusable,
+        NodePhase::Ended => NodeState::Ended,
+    }
+}
+
+fn views(inner: &Inner, entry: &Arc<Entry>) -> Vec<NodeView> {
+    let Some(control) = entry.lock().live.control.clone() else { return Vec::new() };
+    let (short, at) = (entry.short(), time::now(&*inner.clock));
+    let observed = control.nodes();
+    let mut state = entry.lock();
+    let mut view = |node: NodeObservation| {
+        let name = node.node.to_string();
+        let live = state.live.nodes.entry(name.clone()).or_insert_with(|| NodeLive::new(at.clone()));
+        live.enter(state_of(&node), &at);
+        NodeView {
+            id: format!("{short}/{name}"),
+            job: entry.key.1.clone(),
+            tenant: entry.key.0.clone(),
+            device: node.device,
+            class: class(node.class).to_owned(),
+            state: live.state,
+            generation: node.generation.0,
+            items_done: node.ticks,
+            preemptions: live.preemptions,
+            restarts: node.restarts,
+            since: live.since.clone(),
+            last_error: live.last_error.clone(),
+            log: live.log.iter().cloned().collect(),
+        }
+    };
+    observed.into_iter().map(&mut view).collect()
+}
+
+fn class(class: NodeClass) -> &'static str {
+    match class {
+        NodeClass::Dedicated => "dedicated",
+        NodeClass::LowPriority => "low-priority",
+    }
+}
