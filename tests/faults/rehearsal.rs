@@ -55,6 +55,8 @@ pub(crate) struct Rehearsal {
     pub(crate) bench: Bench,
     pub(crate) input: PathBuf,
     pub(crate) output: PathBuf,
+    /// When a scorer is taken for hung; long, so that a busy machine makes no hangs of its own.
+    pub(crate) hang_seconds: u32,
 }
 
 impl Rehearsal {
@@ -62,16 +64,17 @@ impl Rehearsal {
         let bench = Bench::new();
         let (input, output) = (bench.path("in.mp4"), bench.path("out.mp4"));
         std::fs::write(&input, &oracle().clip).unwrap();
-        Self { bench, input, output }
+        Self { bench, input, output, hang_seconds: 60 }
     }
 
-    /// The command under a script of faults, with two scorers that are taken for hung after a second.
+    /// The command under a script of faults, with two scorers.
     pub(crate) fn run(&self, faults: &str) -> Command {
         let config = self.bench.path("config.toml");
-        std::fs::write(&config, "hang-seconds = 1\n").unwrap();
+        std::fs::write(&config, format!("hang-seconds = {}\n", self.hang_seconds)).unwrap();
         let mut command = self.bench.run(&self.input, &self.output);
         command.args(["--workers", "2", "--config"]).arg(config);
-        command.env("RESTYLE_FAULTS", faults);
+        // Backtraces of panics that are asked for take longer than the panics.
+        command.env("RESTYLE_FAULTS", faults).env("RUST_BACKTRACE", "0");
         command
     }
 
@@ -117,14 +120,19 @@ impl Rehearsal {
 
     /// Starts the command and returns when so many frames were scored.
     pub(crate) fn until_scored(&self, faults: &str, frames: u64) -> Running {
-        let mut child = self.run(faults).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut running = self.started(faults);
         let begun = Instant::now();
         while self.scored_ever() < frames {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before {frames} frames were scored");
+            assert!(running.child.try_wait().unwrap().is_none(), "it ended before {frames} frames were scored");
             assert!(begun.elapsed() < Duration::from_secs(60), "no {frames} frames in a minute");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Running { child }
+        running
+    }
+
+    /// Starts the command.
+    pub(crate) fn started(&self, faults: &str) -> Running {
+        Running { child: self.run(faults).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap() }
     }
 
     /// The folder of the only job.

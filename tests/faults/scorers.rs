@@ -31,7 +31,7 @@ fn row_1_a_frame_that_panics_every_time_is_named() {
 
 #[test]
 fn row_2_a_frame_that_hangs_goes_to_another_scorer_and_the_zombies_result_is_refused() {
-    let rehearsal = Rehearsal::new();
+    let rehearsal = Rehearsal { hang_seconds: 1, ..Rehearsal::new() };
     // The zombie wakes up while the job still runs.
     let script = format!("score:20=1*delay(2500);{SLOW}");
     let (code, events, stderr) = finish(&mut rehearsal.run(&script));
@@ -46,14 +46,14 @@ fn row_2_a_frame_that_hangs_goes_to_another_scorer_and_the_zombies_result_is_ref
 
 #[test]
 fn row_2_a_scorer_that_hangs_for_ever_is_left_behind() {
-    let rehearsal = Rehearsal::new();
+    let rehearsal = Rehearsal { hang_seconds: 1, ..Rehearsal::new() };
     rehearsal.finishes("scorer:before_process=5*pause");
     assert_eq!(rehearsal.scored_ever(), FRAMES);
 }
 
 #[test]
 fn row_8_a_process_stopped_for_twice_the_lease_goes_on() {
-    let rehearsal = Rehearsal::new();
+    let rehearsal = Rehearsal { hang_seconds: 1, ..Rehearsal::new() };
     let mut run = rehearsal.until_scored(SLOW, 20);
     run.signal(Signal::STOP);
     std::thread::sleep(Duration::from_millis(2200));
