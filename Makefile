@@ -7,7 +7,7 @@ OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean bench-peers
+.PHONY: run test check fmt deps clean bench-peers bench-ledger
 
 deps:
 	@scripts/install-deps
@@ -35,6 +35,11 @@ fmt:
 # The network beside ONNX Runtime and OpenVINO; BENCH_ARGS go to benches/peers/bench.py.
 bench-peers:
 	@benches/peers/run.sh $(BENCH_ARGS)
+
+# What the ledger costs a job: BENCH_ARGS="clip.mp4 --style style.safetensors".
+bench-ledger:
+	$(CARGO) build --release --locked
+	@python3 benches/ledger/run.py --program "$${CARGO_TARGET_DIR:-target}/release/restyle" $(BENCH_ARGS)
 
 clean:
 	$(CARGO) clean

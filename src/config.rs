@@ -141,9 +141,9 @@ fn place(text: &str, error: &toml::de::Error) -> String {
     line.map_or_else(String::new, |line| format!(":{line}"))
 }
 
-const WORKERS_MAX: usize = 256;
-const SIZE_MIN: u32 = 32;
-const SIZE_MAX: u32 = 8192;
+pub(crate) const WORKERS_MAX: usize = 256;
+pub(crate) const SIZE_MIN: u32 = 32;
+pub(crate) const SIZE_MAX: u32 = 8192;
 
 fn out_of_range(
     name: &str,

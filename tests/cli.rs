@@ -117,8 +117,8 @@ fn usage_and_configuration_have_their_codes() {
     check(&[&input, &bench.path("out.xyz").to_string_lossy(), "--style", &tiny], 2, "mkv");
     check(&[&input, &out, "--style", "no-such-style"], 4, "starry-night");
     check(&[&input, &out, "--style", &input], 4, "style");
-    check(&[&input, &out, "--style", &tiny, "--size", "3"], 4, "size");
-    check(&[&input, &out, "--style", &tiny, "--workers", "many"], 2, "workers");
+    check(&[&input, &out, "--style", &tiny, "--size", "3"], 2, "32..=8192");
+    check(&[&input, &out, "--style", &tiny, "--workers", "many"], 2, "1 to 256");
     check(&[&input, &out, "--style", &tiny, "--codec", "no-such-codec"], 2, "codec");
     check(&[&input, &out, "--style", &tiny, "--device", "cuda:0"], 6, "cuda");
     check(&[&input, &bench.path("no/such/folder/out.mp4").to_string_lossy(), "--style", &tiny], 5, "folder");

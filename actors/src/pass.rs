@@ -110,6 +110,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long threads that were told to end are waited for before they are left behind.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How long assemblers that were told to end have to seal what they packed: a few synced writes, on a disk that others keep busy.
+const SEALING: Duration = Duration::from_secs(2);
+
 /// One pass; see the module.
 pub struct Pass<'a> {
     work: PassWork,
@@ -377,6 +380,8 @@ impl Pass<'_> {
 
     /// After the scorers nothing more can arrive: a segment that is not whole by then never will be.
     fn scorers_ended(&mut self, running: &Running) {
+        // Seen before the segments are given up: a frame that cannot be scored is a reason, not an abandonment.
+        running.poisoned.try_iter().for_each(condemn);
         let report = running.scorers.wait();
         let stats = self.pool.stats();
         if stats.committed + stats.poisoned < stats.pushed && !self.control.is_draining() {
@@ -410,7 +415,9 @@ impl Pass<'_> {
         let _ = running.scorers.stop(Duration::ZERO);
         self.give_up.cancel();
         // The packs of open segments are sealed by their assemblers, which wait for nothing any more.
-        while let Ok(assembled) = running.assembled.recv_timeout(GRACE) {
+        let deadline = self.work.clock.now() + SEALING;
+        let left = |clock: &dyn Clock| deadline.saturating_sub(clock.now());
+        while let Ok(assembled) = running.assembled.recv_timeout(left(&*self.work.clock)) {
             self.segment_ended(assembled);
         }
     }

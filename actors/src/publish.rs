@@ -10,6 +10,8 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::join::digest;
 use crate::storage::{Location, MemoryStore};
@@ -150,6 +152,7 @@ fn publish_file(staged: &Path, path: &Path, overwrite: bool) -> Result<()> {
     }
     let failed = |e: io::Error| ActorError::from_write(&format!("cannot publish {}", path.display()), &e);
     File::open(staged).and_then(|file| file.sync_all()).map_err(failed)?;
+    sweep(path);
     let hidden = Hidden(hidden_name(path));
     if let Err(error) = std::fs::hard_link(staged, &hidden.0) {
         // Another file system, or one without links: the bytes go there as a copy.
@@ -206,11 +209,31 @@ fn hidden_name(path: &Path) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut name = OsString::from(".");
+    let mut name = OsString::from(hidden_prefix(path));
+    name.push(format!("{}-{number}.restyle", std::process::id()));
+    folder_of(path).join(name)
+}
+
+/// What the hidden names of an output have in common.
+fn hidden_prefix(path: &Path) -> String {
     // Names have a limit of 255 bytes; a prefix of it tells people enough.
     let own: String = path.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
-    name.push(format!("{own}.{}-{number}.restyle", std::process::id()));
-    folder_of(path).join(name)
+    format!(".{own}.")
+}
+
+/// Removes hidden copies that killed processes left beside an output. What cannot be removed costs space and nothing else.
+fn sweep(path: &Path) {
+    let prefix = hidden_prefix(path);
+    let left_by_the_dead = |name: &str| {
+        let writer = name.strip_prefix(&prefix)?.strip_suffix(".restyle")?.split_once('-')?.0;
+        let pid = Pid::from_raw(writer.parse().ok()?)?;
+        (test_kill_process(pid) == Err(Errno::SRCH)).then_some(())
+    };
+    for entry in std::fs::read_dir(folder_of(path)).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().and_then(left_by_the_dead).is_some() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn folder_of(path: &Path) -> PathBuf {
@@ -294,6 +317,24 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&output).unwrap(), "film");
         assert_eq!(publish(&staged, &Location::File(output), false).unwrap_err().kind(), ErrorKind::Usage);
         assert_eq!(names(folder.path()), ["out.mp4"]);
+    }
+
+    #[test]
+    fn copies_of_killed_processes_go_and_those_of_living_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (staged, output) = (staged(folder.path(), "film"), folder.path().join("out.mp4"));
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (dead, living) = (ended.id(), std::process::id());
+        let kept =
+            [format!(".out.mp4.{living}-900.restyle"), format!(".other.mp4.{dead}-0.restyle"), ".out.mp4.x".to_owned()];
+        kept.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        std::fs::write(folder.path().join(format!(".out.mp4.{dead}-3.restyle")), "half").unwrap();
+        publish(&staged, &Location::File(output), false).unwrap();
+        let mut expected = kept.to_vec();
+        expected.extend(["out.mp4".to_owned(), "staged".to_owned()]);
+        expected.sort();
+        assert_eq!(names(folder.path()), expected);
     }
 
     #[test]

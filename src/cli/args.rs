@@ -1,5 +1,6 @@
 //! The command line, as clap sees it; a contract: options are added, none changes its meaning.
 
+use crate::config::{SIZE_MAX, SIZE_MIN, WORKERS_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use restyle_actors::preempt::NoticeSource;
 use std::path::PathBuf;
@@ -67,9 +68,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub(crate) progress: ProgressMode,
     /// Score at this width in pixels; the output keeps the source's size
-    #[arg(long, value_name = "WIDTH")]
+    #[arg(long, value_name = "WIDTH", value_parser = clap::value_parser!(u32).range(SIZES))]
     pub(crate) size: Option<u32>,
-    /// Video codec: h264, hevc, vp9, av1, ffv1, prores
+    /// Video codec: h264, hevc, vp9, av1, ffv1, prores, mjpeg, utvideo [default: the container's]
     #[arg(long)]
     pub(crate) codec: Option<String>,
     /// Quality of the encoder: lower is better and larger
@@ -95,6 +96,9 @@ pub(crate) struct RunArgs {
     pub(crate) config: Option<PathBuf>,
 }
 
+/// Widths at which frames may be scored, in pixels.
+const SIZES: std::ops::RangeInclusive<i64> = SIZE_MIN as i64..=SIZE_MAX as i64;
+
 /// `--workers`: a count or the pipeline's own choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workers {
@@ -105,7 +109,10 @@ pub(crate) enum Workers {
 fn parse_workers(said: &str) -> Result<Workers, String> {
     match said {
         "auto" => Ok(Workers::Auto),
-        _ => said.parse().map(Workers::Count).map_err(|_| "expected a number or auto".to_owned()),
+        _ => match said.parse() {
+            Ok(count @ 1..=WORKERS_MAX) => Ok(Workers::Count(count)),
+            _ => Err(format!("expected 1 to {WORKERS_MAX}, or auto")),
+        },
     }
 }
 

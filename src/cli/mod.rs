@@ -46,7 +46,7 @@ fn tell_usage_as_json(told: &clap::Error) {
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Error::new(crate::error::ErrorKind::Usage, line);
         // Nobody may be reading.
-        let _ = output::write_event(&crate::event::Event::Failed(crate::event::Failed::new(None, &error)));
+        let _ = output::write_json(&crate::event::Event::Failed(crate::event::Failed::new(None, &error)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the command prints: programs read standard output, people read standard error.
 
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, SCHEMA};
+use crate::event::SCHEMA;
 use serde::Serialize;
 use std::io::Write;
 
@@ -16,23 +16,18 @@ pub(super) fn write(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Writes one JSON object on a line of its own.
-pub(super) fn write_json(value: &impl Serialize) -> Result<(), Error> {
-    let line = serde_json::to_string(value)
-        .map_err(|e| Error::new(ErrorKind::JobFailed, format!("cannot print as JSON: {e}")))?;
-    write(&format!("{line}\n"))
-}
-
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<'a, T> {
     schema: u32,
     #[serde(flatten)]
-    event: &'a Event,
+    value: &'a T,
 }
 
-/// Writes an event as one JSON line.
-pub(super) fn write_event(event: &Event) -> Result<(), Error> {
-    write_json(&Line { schema: SCHEMA, event })
+/// Writes one JSON object, which serializes as a map, on a line of its own; the version of its shape goes first.
+pub(super) fn write_json(value: &impl Serialize) -> Result<(), Error> {
+    let line = serde_json::to_string(&Line { schema: SCHEMA, value })
+        .map_err(|e| Error::new(ErrorKind::JobFailed, format!("cannot print as JSON: {e}")))?;
+    write(&format!("{line}\n"))
 }
 
 /// Writes a line for people.

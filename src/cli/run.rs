@@ -31,7 +31,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Error> {
         Err(error) => {
             // The last line is `finished` or `failed`, however early the job ends.
             if json {
-                output::write_event(&Event::Failed(Failed::new(None, &error)))?;
+                output::write_json(&Event::Failed(Failed::new(None, &error)))?;
             }
             return Err(error);
         }
@@ -45,7 +45,7 @@ pub(super) fn run(args: RunArgs) -> Result<(), Error> {
     let mut told = |event: &Event| {
         show(&mut display, event);
         // The lines of `--json` are a contract, and nodes are not in it.
-        if json && !matches!(event, Event::Node(_)) { output::write_event(event) } else { Ok(()) }
+        if json && !matches!(event, Event::Node(_)) { output::write_json(event) } else { Ok(()) }
     };
     loop {
         match running.next_event(LOOK) {
@@ -91,7 +91,7 @@ fn begin(args: RunArgs) -> Result<Option<RunningJob>, Error> {
     }
     let planned = pipeline.plan(&job)?;
     if args.json {
-        output::write_event(&Event::Planned(planned))?;
+        output::write_json(&Event::Planned(planned))?;
     } else {
         let display = Display::new(args.progress);
         planned.warnings.iter().for_each(|warning| display.line(&format!("warning: {warning}")));

@@ -1,6 +1,6 @@
 //! Row 5: SIGTERM at any phase ends with 75 within ten seconds, and nothing finished is scored again. Row 28: two processes, one job.
 
-use crate::rehearsal::{FRAMES, Rehearsal, SLOW};
+use crate::rehearsal::{FRAMES, PACKED, Rehearsal, SLOW};
 use rustix::process::Signal;
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ fn row_5_sigterm_while_the_publisher_stands_still() {
 #[test]
 fn row_5_sigterm_while_a_scorer_stands_still() {
     // Until the hang limit a paused scorer looks busy; its frame is abandoned at the end of the notice.
-    let done = terminated_at("score:30", &format!("score:30=1*pause;{SLOW}"));
+    let done = terminated_at("score:30", &format!("score:30=1*pause;{PACKED}"));
     assert_eq!(done["frames_rescored"], 0, "{done}");
 }
 
