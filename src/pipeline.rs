@@ -10,7 +10,8 @@ use crate::event::{Event, Failed, Finished, Planned};
 use crate::job::Job;
 use crate::prepare::Prepared;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use restyle_actors::control::PassControl;
+use restyle_actors::board::MarkRun;
+use restyle_actors::control::{LinkReading, PassControl};
 use restyle_engine::clock::{Clock, SystemClock};
 use restyle_engine::error::EngineError;
 use restyle_engine::supervise::NodeObservation;
@@ -177,10 +178,33 @@ impl JobControl {
         self.pass.resume(&node.into()).map_err(refused)
     }
 
+    /// Keeps a node away until it is released, whatever it does now and whatever the job does next: its network is given up,
+    /// its work goes to others. At least one node of a job should not be held.
+    pub fn hold(&self, node: &str, notice: Duration) {
+        self.pass.hold(&node.into(), notice);
+    }
+
+    /// Lets a node that was held work again.
+    pub fn release(&self, node: &str) {
+        self.pass.release(&node.into());
+    }
+
     /// Returns the scorer nodes as they are now; none while no frames are being scored.
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeObservation> {
         self.pass.observe()
+    }
+
+    /// Returns what each frame has come to in this run, in order and without gaps.
+    #[must_use]
+    pub fn frames(&self) -> Vec<MarkRun> {
+        self.pass.board().runs()
+    }
+
+    /// Returns the hand-offs between the stages as they are now; none while no frames are being scored.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkReading> {
+        self.pass.links()
     }
 
     /// Stops the job at once; what is in flight is lost, what is finished stays.

@@ -3,6 +3,7 @@
 //! A segment is committed whole or not at all. An assembler that fails or is abandoned leaves no segment; what it had put into packs is adopted
 //! by the next pass, which does the rest again.
 
+use crate::board::FrameBoard;
 use crate::error::{ActorError, ErrorKind, Result};
 use crate::packed;
 use crate::task::{Arrival, OpenSegment, ScoredFrame, SegmentEnd};
@@ -65,6 +66,8 @@ pub struct AssemblerParts {
     pub packing: Arc<AtomicBool>,
     /// Ends what cannot be completed any more.
     pub give_up: CancelToken,
+    /// Where onlookers see what each frame has come to.
+    pub board: Arc<FrameBoard>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -207,6 +210,7 @@ impl<'a> Assembly<'a> {
         };
         fault::numbered("encode:frame", frame.number);
         writer.push(frame)?;
+        self.parts.board.encoded(frame.number);
         self.written += 1;
         self.last = (frame.pts, frame.hash);
         Ok(())

@@ -1,12 +1,17 @@
 //! Steering the passes of a job from another thread.
 
+use crate::board::FrameBoard;
 use restyle_engine::cancel::CancelToken;
 use restyle_engine::clock::Clock;
 use restyle_engine::error::EngineError;
-use restyle_engine::supervise::{NodeObservation, StageHandle};
+use restyle_engine::supervise::{NodeObservation, NodePhase, StageHandle};
 use restyle_engine::worker::NodeId;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How long a node that should not have begun may finish what it has.
+const HELD_NOTICE: Duration = Duration::from_secs(10);
 
 /// Steers the passes of one job; clones steer the same job.
 #[derive(Clone)]
@@ -22,13 +27,46 @@ struct Inner {
     deadline: Mutex<Option<Duration>>,
     /// The scorers of the pass that runs, if one does.
     scorers: Mutex<Option<Arc<StageHandle>>>,
+    /// Nodes that are to stay away, in this pass and in later ones.
+    held: Mutex<BTreeSet<NodeId>>,
+    /// Reads the hand-offs of the pass that runs.
+    links: Mutex<Option<LinkReader>>,
+    board: Arc<FrameBoard>,
+}
+
+/// Reads the hand-offs of a pass.
+pub(crate) type LinkReader = Box<dyn Fn() -> Vec<LinkReading> + Send>;
+
+/// One hand-off between two stages, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkReading {
+    /// What it joins.
+    pub name: &'static str,
+    /// Frames in it.
+    pub fill: u64,
+    /// Frames that it takes at most.
+    pub capacity: u64,
+    /// Frames that went in during this pass.
+    pub entered: u64,
+    /// Frames that came out.
+    pub left: u64,
+    /// Microseconds that the side before it waited for room.
+    pub stall_micros: u64,
 }
 
 impl PassControl {
     /// Builds a control that steers nothing yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        let inner = Inner { clock, stop: CancelToken::new(), deadline: Mutex::new(None), scorers: Mutex::new(None) };
+        let inner = Inner {
+            clock,
+            stop: CancelToken::new(),
+            deadline: Mutex::new(None),
+            scorers: Mutex::new(None),
+            held: Mutex::default(),
+            links: Mutex::new(None),
+            board: Arc::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -73,10 +111,41 @@ impl PassControl {
         self.scorers()?.resume(node)
     }
 
+    /// Keeps a node away until it is released, in later passes too; one that works finishes its batch first.
+    pub fn hold(&self, node: &NodeId, notice: Duration) {
+        lock(&self.inner.held).insert(node.clone());
+        // Between passes, and where it is away already, there is nothing to tell it.
+        let _ = self.preempt(node, notice);
+    }
+
+    /// Lets a node that was held work again.
+    pub fn release(&self, node: &NodeId) {
+        lock(&self.inner.held).remove(node);
+        let _ = self.resume(node);
+    }
+
+    /// Whether a node is held.
+    #[must_use]
+    pub fn is_held(&self, node: &NodeId) -> bool {
+        lock(&self.inner.held).contains(node)
+    }
+
     /// Returns the nodes as they are now; none while no pass runs.
     #[must_use]
     pub fn observe(&self) -> Vec<NodeObservation> {
         self.scorers().and_then(|s| s.observe()).unwrap_or_default()
+    }
+
+    /// Returns what each frame has come to in this run.
+    #[must_use]
+    pub fn board(&self) -> &Arc<FrameBoard> {
+        &self.inner.board
+    }
+
+    /// Returns the hand-offs as they are now; none while no pass runs.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkReading> {
+        lock(&self.inner.links).as_ref().map(|read| read()).unwrap_or_default()
     }
 
     /// Returns the token that ends the job's own waits when it is told to stop.
@@ -103,12 +172,23 @@ impl PassControl {
         self.notice_left().is_some_and(|left| left.is_zero())
     }
 
-    pub(crate) fn attach(&self, scorers: &Arc<StageHandle>) {
+    pub(crate) fn attach(&self, scorers: &Arc<StageHandle>, links: LinkReader) {
         *lock(&self.inner.scorers) = Some(Arc::clone(scorers));
+        *lock(&self.inner.links) = Some(links);
+        // Somebody may have held or released a node while the pass began.
+        for node in scorers.observe().unwrap_or_default() {
+            match (self.is_held(&node.node), node.phase) {
+                (true, NodePhase::Working) => drop(scorers.preempt(&node.node, HELD_NOTICE)),
+                (false, NodePhase::Away) => drop(scorers.resume(&node.node)),
+                _ => {}
+            }
+        }
     }
 
     pub(crate) fn detach(&self) {
         *lock(&self.inner.scorers) = None;
+        *lock(&self.inner.links) = None;
+        self.inner.board.pass_ended();
     }
 
     fn scorers(&self) -> Result<Arc<StageHandle>, EngineError> {

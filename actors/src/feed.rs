@@ -5,6 +5,7 @@
 //! Frames that a pack already holds are decoded, to be sure that they are the same, but never reach a scorer. Segments that the pass is not
 //! to make are decoded and thrown away. Whatever a segment's fate, an attempt at it is on record before its second frame is decoded.
 
+use crate::board::FrameBoard;
 use crate::decode::FrameDecoder;
 use crate::error::{ActorError, Result};
 use crate::frame::{Anchor, DecodedFrame};
@@ -110,6 +111,8 @@ pub struct FeedParts {
     pub adopted: Arc<BTreeMap<SegmentIndex, Adopted>>,
     /// Bytes that one frame in flight holds, decoded and scored together.
     pub frame_bytes: u64,
+    /// Where onlookers see what each frame has come to.
+    pub board: Arc<FrameBoard>,
     /// Ends the feed between two frames.
     pub stop: CancelToken,
     /// Ends the feed at the end of the segment it is in.
@@ -330,6 +333,7 @@ impl Feed {
         let id = ItemId { segment: current.segment, index: ItemIndex(current.frames) };
         current.frames += 1;
         let Fate::Made(route) = &current.fate else { return Ok(()) };
+        self.parts.board.decoded(number);
         match self.adopted(id, &frame, number)? {
             Some(scored) => {
                 // An assembler that died is seen by the pass.

@@ -5,6 +5,7 @@
 //! [`mod@publish`] puts the result where it belongs. Nothing outside [`mod@ffmpeg`] calls FFmpeg, and nothing else here is `unsafe`.
 
 pub mod assemble;
+pub mod board;
 pub mod control;
 pub mod decode;
 pub mod encode;

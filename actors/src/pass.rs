@@ -11,7 +11,7 @@ use crate::control::PassControl;
 use crate::decode::{DecodeOptions, FrameDecoder};
 use crate::error::{ActorError, Result};
 use crate::feed::{Cuts, Feed, FeedParts, PassOrder};
-use crate::score::{ScoreStage, Scorer};
+use crate::score::{Delivery, ScoreStage, Scorer};
 use crate::scored_log::ScoredLog;
 use crate::source_info::SourceInfo;
 use crate::storage::Blob;
@@ -31,6 +31,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+mod shown;
 
 /// Builds a scorer on the thread that uses it.
 pub type ScorerFactory = Arc<dyn Fn() -> Result<Box<dyn Scorer>> + Send + Sync>;
@@ -183,7 +185,8 @@ impl<'a> Pass<'a> {
     pub fn run(mut self, on_news: &mut dyn FnMut(PassNews<'_>)) -> Result<PassReport> {
         let plane = ControlPlane::start_with(Arc::clone(&self.work.clock))?;
         let running = self.start(&plane)?;
-        self.control.attach(&running.scorers);
+        self.show_finished();
+        self.control.attach(&running.scorers, self.link_reader());
         self.watch(&running, on_news);
         self.control.detach();
         for stage in [&running.decoder, &*running.scorers, &running.encoders] {
@@ -210,6 +213,7 @@ impl<'a> Pass<'a> {
             adopted: Arc::clone(&self.work.adopted),
             order: Arc::new(self.work.order.clone()),
             frame_bytes: self.work.frame_bytes,
+            board: Arc::clone(self.control.board()),
             stop: self.stop.clone(),
             stop_at_cut: Arc::clone(&self.stop_at_cut),
         };
@@ -237,6 +241,7 @@ impl<'a> Pass<'a> {
             frames_adopted: Arc::clone(&self.frames_adopted),
             packing: Arc::clone(&self.packing),
             give_up: self.give_up.clone(),
+            board: Arc::clone(self.control.board()),
             clock: Arc::clone(&self.work.clock),
         };
         // Each thread takes its own share, so that the results end when the last thread does.
@@ -261,16 +266,26 @@ impl<'a> Pass<'a> {
                 ..RestartPolicy::restarting()
             },
             hang_after: Some(self.work.hang_after),
-            nodes: self.work.nodes.clone(),
+            nodes: self
+                .work
+                .nodes
+                .iter()
+                .map(|n| NodeSpec { away: self.control.is_held(&n.id), ..n.clone() })
+                .collect(),
         };
         let (factory, pool, log) = (Arc::clone(&self.work.scorer), Arc::clone(&self.pool), Arc::clone(&self.work.log));
+        let board = Arc::clone(self.control.board());
         let run = move |context: WorkerContext| {
             let scorer = match factory() {
                 Ok(scorer) => scorer,
                 Err(error) => return ExitReason::from_error(&StageError::new(error.status(), error.to_string())),
             };
             let mut stage = ScoreStage::new(scorer, Arc::clone(&log));
-            work(&context, &pool, &mut stage, &mut deliver)
+            work(&context, &pool, &mut stage, &mut |item: Item<Delivery>| {
+                let number = item.payload.frame.number;
+                board.scored(number, log.was_scored_before(number));
+                deliver(item);
+            })
         };
         Ok(plane.stage(spec, run)?)
     }
@@ -439,13 +454,13 @@ impl Pass<'_> {
 }
 
 /// Sends a scored frame to the assembler of its segment.
-fn deliver(item: Item<crate::score::Delivery>) {
+fn deliver(item: Item<Delivery>) {
     let (delivery, credit) = {
         let id = item.id;
         let (delivery, credit) = item.into_parts();
         ((id, delivery), credit)
     };
-    let (id, crate::score::Delivery { frame, route }) = delivery;
+    let (id, Delivery { frame, route }) = delivery;
     // An assembler that died is seen by the pass; the frame's credit goes back here.
     let _ = route.try_send(Arrival::Scored(Item::new(id, frame, credit)));
 }

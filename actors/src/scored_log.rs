@@ -63,6 +63,12 @@ impl ScoredLog {
         }
     }
 
+    /// Whether an earlier run had scored a frame.
+    #[must_use]
+    pub fn was_scored_before(&self, frame: u64) -> bool {
+        self.before.contains(&frame)
+    }
+
     /// Returns how many frames this run scored that an earlier run had scored as well.
     #[must_use]
     pub fn rescored(&self) -> u64 {

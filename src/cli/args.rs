@@ -23,6 +23,15 @@ pub(crate) enum Verb {
     Styles(StylesArgs),
     /// The jobs in the work folder
     Jobs(JobsArgs),
+    /// Style whatever is uploaded: watch the routes of a configuration file until told to end
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
+    /// Check a configuration of the daemon
+    #[cfg(feature = "serve")]
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
     /// Check FFmpeg, codecs, CPU, CUDA and the work folder
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -187,6 +196,37 @@ pub(crate) enum JobsVerb {
         /// Delete unfinished jobs as well: their frames will be scored again
         #[arg(long)]
         all: bool,
+    },
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration file; five lines are enough: [[route]] with input, output, logs and style
+    #[arg(long, value_name = "FILE", default_value = "serve.toml")]
+    pub(crate) config: PathBuf,
+    /// How the service's own log is written to standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    pub(crate) log: LogFormat,
+}
+
+/// How log lines are written.
+#[cfg(feature = "serve")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One JSON object a line
+    Json,
+    /// For people
+    Text,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Tell whether a file is valid, and what it says
+    Check {
+        /// The file
+        file: PathBuf,
     },
 }
 

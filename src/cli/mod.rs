@@ -7,6 +7,8 @@ mod output;
 mod probe;
 mod progress;
 mod run;
+#[cfg(feature = "serve")]
+mod serve;
 mod signals;
 mod styles;
 
@@ -28,7 +30,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    start_logging();
+    start_logging(&cli.verb);
     match arm_faults().and_then(|()| dispatch(cli.verb)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -64,6 +66,10 @@ fn dispatch(verb: Verb) -> Result<(), Error> {
         Verb::Probe(args) => probe::probe(&args),
         Verb::Styles(args) => styles::styles(args.verb),
         Verb::Jobs(args) => jobs::jobs(args.verb),
+        #[cfg(feature = "serve")]
+        Verb::Serve(args) => serve::serve(&args),
+        #[cfg(feature = "serve")]
+        Verb::Config { verb } => serve::config(verb),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
@@ -94,12 +100,25 @@ fn manual() -> String {
 }
 
 /// Logs go to standard error; `RESTYLE_LOG` filters them (`restyle=debug`), warnings and worse by default.
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RESTYLE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+fn start_logging(verb: &Verb) {
+    let filter = |default: &str| {
+        tracing_subscriber::EnvFilter::try_from_env("RESTYLE_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default))
+    };
+    #[cfg(feature = "serve")]
+    if let Verb::Serve(args) = verb {
+        let daemon =
+            tracing_subscriber::fmt().with_env_filter(filter("warn,restyle=info")).with_writer(std::io::stderr);
+        let _ = match args.log {
+            args::LogFormat::Json => daemon.json().flatten_event(true).try_init(),
+            args::LogFormat::Text => daemon.with_ansi(false).try_init(),
+        };
+        return;
+    }
+    let _ = verb;
     let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter("warn"))
         .with_writer(std::io::stderr)
         .with_ansi(colour && std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .try_init();

@@ -9,6 +9,18 @@ use super::styles;
 use super::view::ErrorView;
 use std::time::Duration;
 
+/// Where a job comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Origin {
+    /// A client asked for it.
+    Client,
+    /// The watcher found it.
+    Watch {
+        /// Why it cannot be done, where that is known already.
+        refused: Option<ErrorView>,
+    },
+}
+
 /// What waits in a route already.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Load {
@@ -51,7 +63,7 @@ pub(super) fn accept(
     id: &ClientJobId,
     request: JobRequest,
     created_at: String,
-    refused: Option<ErrorView>,
+    origin: Origin,
 ) -> Result<Accepted, ServiceError> {
     request.options.check()?;
     let (style, style_location) = match &request.style {
@@ -62,7 +74,11 @@ pub(super) fn accept(
         Some(key) => writable(key)?,
         None => route.output_key(&request.input, &style)?,
     };
-    let bytes = size(&route.input, &request.input)?;
+    let (bytes, version) = look(&route.input, &request.input)?;
+    let (is_watched, refused) = match origin {
+        Origin::Client => (false, None),
+        Origin::Watch { refused } => (true, refused),
+    };
     let options = request.options.clone().or(&route.options);
     let priority = request.priority.unwrap_or(route.priority);
     if !(-1000..=1000).contains(&priority) {
@@ -92,6 +108,8 @@ pub(super) fn accept(
         bytes,
         frames,
         created_at,
+        version,
+        is_watched,
         refused,
         request,
     })
@@ -132,8 +150,8 @@ fn writable(key: &ObjectKey) -> Result<ObjectKey, ServiceError> {
 }
 
 /// Looks at the input: it is there, is a file, and does not lead out of the location by a link.
-fn size(place: &Place, key: &ObjectKey) -> Result<u64, ServiceError> {
-    let Some(folder) = place.folder() else { return super::storage::size(place, key) };
+fn look(place: &Place, key: &ObjectKey) -> Result<(u64, String), ServiceError> {
+    let Some(folder) = place.folder() else { return super::storage::look(place, key) };
     let missing = || ServiceError::not_found(format!("there is no object {key} in the route's input"));
     let whole = folder.join(key.as_str()).canonicalize().map_err(|_| missing())?;
     let root = folder.canonicalize().map_err(|_| missing())?;
@@ -144,5 +162,6 @@ fn size(place: &Place, key: &ObjectKey) -> Result<u64, ServiceError> {
     if !metadata.is_file() {
         return Err(missing());
     }
-    Ok(metadata.len())
+    let version = super::watch::local_version(&whole).ok_or_else(missing)?;
+    Ok((metadata.len(), version))
 }

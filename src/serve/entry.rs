@@ -3,7 +3,7 @@
 use super::events::EventLog;
 use super::ident::{ClientJobId, Tenant};
 use super::job::{JobState, Record};
-use super::view::{CostView, EngineView, JobView, NodeSeconds, NodeState, ProgressView};
+use super::view::{CostView, EngineView, FrameRun, JobView, NodeSeconds, NodeState, ProgressView};
 use crate::pipeline::JobControl;
 use crate::serve::config::Prices;
 use std::collections::{BTreeMap, VecDeque};
@@ -42,11 +42,18 @@ pub(super) struct Live {
     pub(super) warnings: Vec<String>,
     /// While an attempt runs.
     pub(super) control: Option<JobControl>,
+    /// Nodes that the attempt that runs was built with, and their names.
+    pub(super) built: usize,
+    pub(super) names: Vec<String>,
+    /// How many of them may work; 0 before that was decided.
+    pub(super) share: usize,
     /// What the attempt that runs was told.
     pub(super) wish: Option<Wish>,
     /// Of the attempt that runs.
     pub(super) used: NodeSeconds,
     pub(super) nodes: BTreeMap<String, NodeLive>,
+    /// What the frames had come to when the last attempt ended; short runs only.
+    pub(super) strip: Vec<FrameRun>,
     /// Failed attempts that were repeated without being asked.
     pub(super) repeats: u32,
     /// When it may begin again, on the clock.
@@ -73,6 +80,8 @@ pub(super) struct NodeLive {
     pub(super) state: NodeState,
     pub(super) last_error: Option<String>,
     pub(super) log: VecDeque<String>,
+    /// When it comes back after somebody took it away, on the clock.
+    pub(super) returns_at: Option<Duration>,
 }
 
 impl NodeLive {
@@ -84,6 +93,7 @@ impl NodeLive {
             state: NodeState::Starting,
             last_error: None,
             log: VecDeque::new(),
+            returns_at: None,
         }
     }
 

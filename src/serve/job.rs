@@ -161,6 +161,10 @@ pub(super) struct Accepted {
     /// Frames of the input when it was accepted, where a quota asked for them.
     pub(super) frames: Option<u64>,
     pub(super) created_at: String,
+    /// What told this version of the input from others when it was accepted.
+    pub(super) version: String,
+    /// Whether the watcher found it; else a client asked for it.
+    pub(super) is_watched: bool,
     /// Why it cannot be done, known from the beginning: a sidecar file that asks for what it may not.
     pub(super) refused: Option<ErrorView>,
 }

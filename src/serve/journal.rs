@@ -179,6 +179,8 @@ pub(super) mod tests {
             bytes: 1,
             frames: None,
             created_at: "2026-01-01T00:00:00.000Z".into(),
+            version: "1".into(),
+            is_watched: false,
             refused: None,
         }
     }

@@ -5,15 +5,19 @@
 //! is rebuilt from it.
 
 mod admit;
+mod budget;
 pub mod config;
 mod entry;
 pub mod error;
 pub mod events;
+mod files;
+mod frames;
 pub mod ident;
 pub mod job;
 mod journal;
 mod nodes;
 mod overview;
+mod preview;
 mod queue;
 mod report;
 pub mod route;
@@ -23,10 +27,12 @@ mod storage;
 mod styles;
 mod time;
 pub mod view;
+mod watch;
 
 pub use config::{ServeConfig, ServeFile};
 pub use error::{ServiceError, ServiceErrorKind};
 pub use events::{EventStream, JobEventKind, NumberedEvent};
+pub use files::Upload;
 pub use ident::{ClientJobId, ObjectKey, RouteName, Scope, Tenant};
 pub use job::{JobRequest, JobState, OptionsRequest};
 pub use service::{Created, Service};

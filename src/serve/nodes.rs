@@ -7,6 +7,7 @@ use super::job::JobState;
 use super::service::{Inner, Service};
 use super::time;
 use super::view::{NodeState, NodeView};
+use crate::error::{Error, ErrorKind};
 use crate::event::{NodeChange, NodeEvent};
 use crate::pipeline::JobControl;
 use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};
@@ -27,7 +28,14 @@ impl Service {
     /// # Errors
     /// `NotFound` for a node that no running job has, `Conflict` for one that cannot be told so now.
     pub fn preempt(&self, scope: &Scope, node: &str, notice: Duration) -> Result<NodeView, ServiceError> {
-        self.order(scope, node, |control, name| control.preempt(name, notice))
+        let returns_at = self.inner.config().nodes.return_after.map(|after| self.inner.clock.now() + notice + after);
+        self.order(scope, node, |entry, control, name| {
+            control.preempt(name, notice)?;
+            if let Some(live) = entry.lock().live.nodes.get_mut(name) {
+                live.returns_at = returns_at;
+            }
+            Ok(())
+        })
     }
 
     /// Has a node finish what it has and wait until it is resumed.
@@ -35,7 +43,7 @@ impl Service {
     /// # Errors
     /// As [`Service::preempt`].
     pub fn drain(&self, scope: &Scope, node: &str) -> Result<NodeView, ServiceError> {
-        self.order(scope, node, JobControl::pause)
+        self.order(scope, node, |_, control, name| control.pause(name))
     }
 
     /// Has a node that was drained or pre-empted work again.
@@ -43,14 +51,26 @@ impl Service {
     /// # Errors
     /// As [`Service::preempt`].
     pub fn resume_node(&self, scope: &Scope, node: &str) -> Result<NodeView, ServiceError> {
-        self.order(scope, node, JobControl::resume)
+        self.order(scope, node, |entry, control, name| {
+            let mut state = entry.lock();
+            let place = state.live.names.iter().position(|n| n == name);
+            if place.is_some_and(|k| k >= state.live.share) {
+                let message = format!("there is no capacity for node {node} now: others have it");
+                return Err(Error::new(ErrorKind::Usage, message));
+            }
+            if let Some(live) = state.live.nodes.get_mut(name) {
+                live.returns_at = None;
+            }
+            drop(state);
+            control.resume(name)
+        })
     }
 
     fn order(
         &self,
         scope: &Scope,
         node: &str,
-        act: impl FnOnce(&JobControl, &str) -> Result<(), crate::error::Error>,
+        act: impl FnOnce(&Entry, &JobControl, &str) -> Result<(), Error>,
     ) -> Result<NodeView, ServiceError> {
         let missing = || ServiceError::not_found(format!("there is no node {node}"));
         let (job, name) = node.split_once('/').ok_or_else(missing)?;
@@ -61,7 +81,7 @@ impl Service {
         if !control.nodes().iter().any(|n| n.node.to_string() == name) {
             return Err(missing());
         }
-        act(&control, name).map_err(|e| ServiceError::conflict(e.to_string()))?;
+        act(entry, &control, name).map_err(|e| ServiceError::conflict(e.to_string()))?;
         views(&self.inner, entry).into_iter().find(|v| v.id == node).ok_or_else(missing)
     }
 }
@@ -101,21 +121,35 @@ pub(super) fn note(inner: &Inner, entry: &Entry, event: &NodeEvent) {
 /// Looks at the nodes of a running job, and notes since when they are in their states.
 pub(super) fn look(inner: &Inner, entry: &Entry, control: &JobControl) {
     let observed = control.nodes();
-    let at = time::now(&*inner.clock);
+    let (at, now) = (time::now(&*inner.clock), inner.clock.now());
+    let mut returning = Vec::new();
     let mut state = entry.lock();
-    for node in &observed {
-        let live = state.live.nodes.entry(node.node.to_string()).or_insert_with(|| NodeLive::new(at.clone()));
-        live.enter(state_of(node), &at);
+    let share = state.live.share;
+    for (k, node) in observed.iter().enumerate() {
+        let name = node.node.to_string();
+        let live = state.live.nodes.entry(name.clone()).or_insert_with(|| NodeLive::new(at.clone()));
+        live.enter(state_of(node, k < share), &at);
+        if live.returns_at.is_some_and(|due| due <= now) {
+            live.returns_at = None;
+            returning.push(name);
+        }
+    }
+    drop(state);
+    for node in returning {
+        // One that came back already, or whose pass is over, need not be told.
+        let _ = control.resume(&node);
     }
 }
 
-fn state_of(node: &NodeObservation) -> NodeState {
+/// `shared`: the job has capacity for it.
+fn state_of(node: &NodeObservation, shared: bool) -> NodeState {
     match node.phase {
         NodePhase::Working if node.ticks == 0 && !node.waiting => NodeState::Starting,
         NodePhase::Working => NodeState::Running,
         NodePhase::Paused => NodeState::Paused,
         NodePhase::Leaving => NodeState::Draining,
         NodePhase::BackingOff => NodeState::Restarting,
+        NodePhase::Away if !shared => NodeState::Wanted,
         NodePhase::Away => NodeState::Preempted,
         NodePhase::GivenUp => NodeState::Unusable,
         NodePhase::Ended => NodeState::Ended,
@@ -127,10 +161,11 @@ fn views(inner: &Inner, entry: &Arc<Entry>) -> Vec<NodeView> {
     let (short, at) = (entry.short(), time::now(&*inner.clock));
     let observed = control.nodes();
     let mut state = entry.lock();
-    let mut view = |node: NodeObservation| {
+    let share = state.live.share;
+    let mut view = |(k, node): (usize, NodeObservation)| {
         let name = node.node.to_string();
         let live = state.live.nodes.entry(name.clone()).or_insert_with(|| NodeLive::new(at.clone()));
-        live.enter(state_of(&node), &at);
+        live.enter(state_of(&node, k < share), &at);
         NodeView {
             id: format!("{short}/{name}"),
             job: entry.key.1.clone(),
@@ -147,7 +182,7 @@ fn views(inner: &Inner, entry: &Arc<Entry>) -> Vec<NodeView> {
             log: live.log.iter().cloned().collect(),
         }
     };
-    observed.into_iter().map(&mut view).collect()
+    observed.into_iter().enumerate().map(&mut view).collect()
 }
 
 fn class(class: NodeClass) -> &'static str {

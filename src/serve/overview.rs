@@ -51,8 +51,10 @@ impl Service {
     #[must_use]
     pub fn routes(&self, scope: &Scope) -> Vec<RouteView> {
         let config = self.inner.config();
+        let looks = lock(&self.inner.looks).clone();
         let mut views: Vec<RouteView> = Vec::new();
         for route in config.routes.iter().filter(|r| scope.sees(&r.tenant)) {
+            let look = looks.get(&route.name).cloned().unwrap_or_default();
             views.push(RouteView {
                 name: route.name.clone(),
                 tenant: route.tenant.clone(),
@@ -61,8 +63,8 @@ impl Service {
                 style: route.style.clone(),
                 name_template: route.name_template.as_str().to_owned(),
                 priority: route.priority,
-                looked_at: None,
-                error: None,
+                looked_at: Some(look.at).filter(|at| !at.is_empty()),
+                error: look.error,
                 queued: 0,
                 running: 0,
             });

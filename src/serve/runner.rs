@@ -8,7 +8,7 @@ use super::job::{Done, JobState, Transition};
 use super::queue::Waiting;
 use super::service::{Inner, lock};
 use super::view::{EngineView, ErrorView, NodeSeconds};
-use super::{nodes, report};
+use super::{budget, frames, nodes, report};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Finished, Planned, Progress};
@@ -30,6 +30,8 @@ const NODES_LOOK: Duration = Duration::from_millis(250);
 const DEATHS_MAX: u32 = 5;
 /// Times that a job is repeated by itself after a store or a device failed.
 const REPEATS_MAX: u32 = 5;
+/// Runs of frames that are remembered of an attempt that ended.
+const STRIP_RUNS_MAX: usize = 1000;
 /// First wait before that; doubles with each.
 const REPEAT_AFTER: Duration = Duration::from_secs(5);
 
@@ -63,7 +65,8 @@ fn next(inner: &Inner) -> Option<Arc<Entry>> {
     let (config, entries, now) = (inner.config(), inner.entries(), inner.clock.now());
     let running: Vec<&Arc<Entry>> = entries.iter().filter(|e| e.state() == JobState::Running).collect();
     note_idleness(inner, running.is_empty(), now);
-    if running.len() >= config.jobs_at_once {
+    // A job without a single node would hold memory and do nothing.
+    if running.len() >= config.jobs_at_once.min(config.nodes.max) {
         return None;
     }
     let outputs: Vec<String> = running.iter().map(|e| e.lock().record.accepted.output_location.clone()).collect();
@@ -139,10 +142,14 @@ fn attempt(inner: &Inner, entry: &Entry) {
     let (wish, used) = {
         let mut state = entry.lock();
         let live = &mut state.live;
-        live.control = None;
+        live.strip = live.control.take().map(|c| frames::runs(&c)).unwrap_or_default();
+        // A strip of shreds is not worth its memory once the job is over.
+        live.strip.truncate(STRIP_RUNS_MAX);
+        (live.built, live.share) = (0, 0);
         live.nodes.clear();
         (live.wish.take(), live.used)
     };
+    budget::share(inner);
     match result {
         Ok(finished) => {
             let mut usual = lock(&inner.usual);
@@ -155,23 +162,22 @@ fn attempt(inner: &Inner, entry: &Entry) {
 }
 
 /// How the attempt is built, of the configuration in force.
-fn pipeline_config(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Config {
-    let route = entry.lock().record.accepted.route.clone();
-    let own = config.route(&route).and_then(|r| r.nodes_max).unwrap_or(config.nodes.max);
-    let running = inner.entries().iter().filter(|e| e.state() == JobState::Running).count();
-    let share = (config.nodes.max / running.max(1)).clamp(1, own.max(1));
+fn pipeline_config(entry: &Entry, config: &ServeConfig) -> Config {
+    let built = budget::built(config, &entry.lock().record.accepted.route);
     Config {
         device: config.device.clone(),
-        workers: NonZeroUsize::new(share),
+        workers: NonZeroUsize::new(built),
         work_dir: config.work.clone(),
         hang_after: config.nodes.hang_after,
-        low_priority: config.nodes.low_priority.min(share),
-        preempted_return_after: config.nodes.return_after,
+        low_priority: config.nodes.low_priority.min(built),
+        // The service itself has them return: a node that was held must not come back by itself.
+        preempted_return_after: None,
     }
 }
 
 fn submit(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Result<RunningJob, Error> {
-    let built = pipeline_config(inner, entry, config);
+    let built = pipeline_config(entry, config);
+    let workers = built.worker_count();
     let accepted = entry.lock().record.accepted.clone();
     let made_before = |e: &Arc<Entry>| {
         let state = e.lock();
@@ -182,6 +188,10 @@ fn submit(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Result<RunningJ
     };
     // A newer upload replaces what an older one became; what nobody here made is never replaced.
     let replaces = inner.entries().iter().filter(|e| e.key != entry.key).any(made_before);
+    if let Some(folder) = std::path::Path::new(&accepted.output_location).parent().filter(|f| f.is_absolute()) {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| Error::new(ErrorKind::Storage, format!("cannot make the folder {}: {e}", folder.display())))?;
+    }
     let running = Pipeline::new(built)?.submit(Job {
         input: accepted.input_location.clone(),
         output: accepted.output_location.clone(),
@@ -190,9 +200,14 @@ fn submit(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Result<RunningJ
         overwrite: if replaces { Overwrite::Allowed } else { Overwrite::Refused },
     })?;
     let mut state = entry.lock();
+    state.live.built = workers;
+    state.live.names = (0..workers).map(|k| format!("{}-{k}", config.device)).collect();
+    state.live.share = 0;
     state.live.control = Some(running.control());
     let wish = state.live.wish;
     drop(state);
+    // Before frames are scored: the source has to be looked at first.
+    budget::share(inner);
     if let Some(wish) = wish {
         carry_out(&running.control(), wish, config.drain);
     }

@@ -1,6 +1,6 @@
 //! The handle that the command, the HTTP interface and embedders use.
 
-use super::admit::{self, Load};
+use super::admit::{self, Load, Origin};
 use super::config::ServeConfig;
 use super::entry::{Entry, Key, Wish};
 use super::error::{ServiceError, ServiceErrorKind};
@@ -11,12 +11,13 @@ use super::journal::{Acceptance, Journal};
 use super::queue::Turns;
 use super::styles;
 use super::time;
-use super::view::{ErrorView, Health, JobFilter, JobPage, JobView, NodeSeconds, StyleView};
+use super::view::{Health, JobFilter, JobPage, JobView, NodeSeconds, StyleView};
+use super::watch::{self, Look, Waker};
 use restyle_engine::clock::{Clock, SystemClock};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -56,6 +57,12 @@ pub(super) struct Inner {
     /// Set when nothing more is to be begun or watched, for good.
     pub(super) ended: AtomicBool,
     pub(super) idle_since: Mutex<Option<Duration>>,
+    /// Counts the configurations that were watched.
+    pub(super) watching: AtomicU64,
+    pub(super) wakers: Mutex<BTreeMap<RouteName, Arc<Waker>>>,
+    pub(super) looks: Mutex<BTreeMap<RouteName, Look>>,
+    /// Held while a preview is made.
+    pub(super) previewing: Mutex<()>,
     /// How long jobs took of late, for estimates.
     pub(super) usual: Mutex<Duration>,
 }
@@ -118,13 +125,19 @@ impl Service {
             draining: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             idle_since: Mutex::new(None),
+            watching: AtomicU64::new(0),
+            wakers: Mutex::default(),
+            looks: Mutex::default(),
+            previewing: Mutex::default(),
             usual: Mutex::new(Duration::from_secs(30)),
         });
         for record in inner.journal.load()? {
             inner.add(record);
         }
         inner.take_up_interrupted();
+        super::storage::make_folders(&inner.config())?;
         super::runner::start(&inner)?;
+        watch::start(&inner);
         Ok(Self { _end: Arc::new(EndOnDrop(Arc::clone(&inner))), inner })
     }
 
@@ -139,7 +152,7 @@ impl Service {
         id: &ClientJobId,
         request: JobRequest,
     ) -> Result<(JobView, Created), ServiceError> {
-        self.inner.create(tenant, id, request, None)
+        self.inner.create(tenant, id, request, Origin::Client)
     }
 
     /// Returns a job.
@@ -235,7 +248,20 @@ impl Service {
         let work = standing.work.clone();
         *standing = Arc::new(ServeConfig { work, ..config });
         drop(standing);
+        watch::start(&self.inner);
         self.inner.bell.ring();
+    }
+
+    /// Has a route be looked at now: something told that an object arrived. What lies there is decided by listing alone.
+    ///
+    /// # Errors
+    /// `NotFound` for a route that is not there.
+    pub fn hint(&self, route: &RouteName, key: &str) -> Result<(), ServiceError> {
+        tracing::debug!(%route, key, "hint");
+        let wakers = lock(&self.inner.wakers);
+        let waker = wakers.get(route).ok_or_else(|| ServiceError::not_found(format!("there is no route {route}")))?;
+        waker.wake();
+        Ok(())
     }
 
     /// Tells whether the service lives and takes jobs.
@@ -269,13 +295,13 @@ impl Inner {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Accepts a job; `refused` is why it cannot be done, where that is known already.
+    /// Accepts a job.
     pub(super) fn create(
         &self,
         tenant: &Tenant,
         id: &ClientJobId,
         request: JobRequest,
-        refused: Option<ErrorView>,
+        origin: Origin,
     ) -> Result<(JobView, Created), ServiceError> {
         let config = self.config();
         let same = |standing: &Accepted| standing.request == request;
@@ -289,7 +315,7 @@ impl Inner {
             ));
         }
         let route = admit::route(&config, tenant, &request)?;
-        let accepted = admit::accept(&config, route, id, request.clone(), time::now(&*self.clock), refused)?;
+        let accepted = admit::accept(&config, route, id, request.clone(), time::now(&*self.clock), origin)?;
         let _one = lock(&self.admission);
         admit::within_quota(route, self.load(&route.name), accepted.bytes, accepted.frames)?;
         match self.journal.accept(&accepted)? {
@@ -466,6 +492,7 @@ impl Inner {
             self.tell(entry, Wish::Stop);
         }
         self.bell.ring();
+        lock(&self.wakers).values().for_each(|w| w.wake());
     }
 }
 

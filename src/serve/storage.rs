@@ -1,22 +1,55 @@
 //! What the service itself reads and writes in a route's locations: listings, sizes, small files.
 
+use super::config::ServeConfig;
 use super::error::{ServiceError, ServiceErrorKind};
 use super::ident::ObjectKey;
 use super::route::Place;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
-/// Returns the size of an object in bytes.
+/// Makes the local folders that routes name, where they are missing.
+///
+/// # Errors
+/// `Storage` where one cannot be made.
+pub(super) fn make_folders(config: &ServeConfig) -> Result<(), ServiceError> {
+    let places = config.routes.iter().flat_map(|r| [&r.input, &r.output, &r.logs]);
+    for folder in places.filter_map(Place::folder) {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| ServiceError::storage(format!("cannot make the folder {}: {e}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Returns the size of an object in bytes, and what tells this version of it from others.
 ///
 /// # Errors
 /// `NotFound` where it is not there, `Storage` where the store does not answer.
-pub(super) fn size(place: &Place, key: &ObjectKey) -> Result<u64, ServiceError> {
-    match place.folder() {
-        Some(folder) => std::fs::metadata(folder.join(key.as_str()))
-            .map(|m| m.len())
-            .map_err(|_| ServiceError::not_found(format!("there is no object {key} in {place}"))),
-        None => Err(not_served(place)),
+pub(super) fn look(place: &Place, _key: &ObjectKey) -> Result<(u64, String), ServiceError> {
+    Err(not_served(place))
+}
+
+/// Lists an object store: keys and versions.
+///
+/// # Errors
+/// `Storage` where the store does not answer.
+pub(super) fn list(place: &Place) -> Result<Vec<(String, String)>, ServiceError> {
+    Err(not_served(place))
+}
+
+/// Reads a small object whole.
+///
+/// # Errors
+/// `Invalid` where it is larger than `bytes_max`, `Storage` where it cannot be read.
+pub(super) fn get(place: &Place, key: &str, bytes_max: u64) -> Result<Vec<u8>, ServiceError> {
+    let Some(folder) = place.folder() else { return Err(not_served(place)) };
+    let failed = |e: std::io::Error| ServiceError::storage(format!("cannot read {key}: {e}"));
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(folder.join(key)).map_err(failed)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(ServiceError::invalid(format!("{key} has more than {bytes_max} bytes")));
     }
+    Ok(bytes)
 }
 
 /// Writes a small object, replacing what stands there; it is never seen in part.

@@ -383,3 +383,14 @@ pub struct JobFilter {
 
 /// How long a node is given to finish what it has, where nobody says.
 pub const NOTICE_DEFAULT: Duration = Duration::from_secs(30);
+
+/// A coded picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Jpeg {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// Its width in pixels.
+    pub width: u32,
+    /// Its height in pixels.
+    pub height: u32,
+}

@@ -37,12 +37,14 @@ pub struct NodeSpec {
     pub device: String,
     /// Whether it may be taken away.
     pub class: NodeClass,
+    /// Whether it begins as if it had been pre-empted: it works once it is resumed.
+    pub away: bool,
 }
 
 impl NodeSpec {
     /// A dedicated node.
     pub fn new(id: impl Into<NodeId>, device: impl Into<String>) -> NodeSpec {
-        NodeSpec { id: id.into(), device: device.into(), class: NodeClass::Dedicated }
+        NodeSpec { id: id.into(), device: device.into(), class: NodeClass::Dedicated, away: false }
     }
 }
 
@@ -135,8 +137,8 @@ struct Leaving {
 
 impl Supervisor {
     pub(super) fn new(spec: StageSpec) -> Supervisor {
-        let node = |_: &NodeSpec| Node {
-            phase: Phase::Ended,
+        let node = |spec: &NodeSpec| Node {
+            phase: if spec.away { Phase::Away } else { Phase::Ended },
             next_generation: Generation(0),
             restarts: 0,
             failures: 0,
@@ -150,7 +152,7 @@ impl Supervisor {
     /// Takes one wake-up in and says what is to be done.
     pub(super) fn on(&mut self, now: Duration, wakeup: Wakeup) -> Vec<Action> {
         match wakeup {
-            Wakeup::Started => (0..self.nodes.len()).for_each(|node| self.start(node, now)),
+            Wakeup::Started => self.present().into_iter().for_each(|node| self.start(node, now)),
             Wakeup::Ticked => (0..self.nodes.len()).for_each(|node| self.look_at(node, now)),
             Wakeup::Exited { node, generation, reason } => self.exited(node, generation, reason, now),
             Wakeup::Ordered { order, reply } => {
@@ -168,6 +170,10 @@ impl Supervisor {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    fn present(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| !self.spec.nodes[*node].away).collect()
     }
 
     fn id(&self, node: usize) -> NodeId {

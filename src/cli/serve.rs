@@ -1,0 +1,106 @@
+//! `restyle serve` and `restyle config`: the daemon's life from its configuration to its last signal.
+
+use super::args::{ConfigVerb, ServeArgs};
+use super::output;
+use crate::error::{Error, ErrorKind};
+use crate::serve::{ServeConfig, Service, ServiceError, ServiceErrorKind};
+use crossbeam_channel::{Receiver, select, tick, unbounded};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::Path;
+use std::time::Duration;
+
+/// How much sooner than asked the watchdog is told that all is well.
+const WATCHDOG_SHARE: u32 = 3;
+
+pub(super) fn config(verb: ConfigVerb) -> Result<(), Error> {
+    let ConfigVerb::Check { file } = verb;
+    let config = ServeConfig::read(&file)?;
+    for route in &config.routes {
+        let (name, tenant, style) = (&route.name, &route.tenant, &route.style);
+        output::write(&format!("{name}  {tenant}  {} -> {}  {style}\n", route.input, route.output))?;
+        if restyle_models::shipped::find(&route.style_location).is_none() {
+            crate::styles::resolve(&route.style_location)?;
+        }
+    }
+    output::say(&format!("{} is valid", file.display()));
+    Ok(())
+}
+
+pub(super) fn serve(args: &ServeArgs) -> Result<(), Error> {
+    let config = ServeConfig::read(&args.config)?;
+    let signals = signals()?;
+    let service = Service::start(config.clone()).map_err(|e| refused(&e))?;
+    tracing::info!(listen = %config.listen, routes = config.routes.len(), "restyle serves");
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let code = live(&service, &args.config, &signals);
+    if code == 0 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Interrupted,
+        "stopped before every job had come to rest; they go on when the service starts again",
+    ))
+}
+
+/// Follows signals until the service has ended; returns the exit code.
+fn live(service: &Service, file: &Path, signals: &Receiver<i32>) -> u8 {
+    let watchdog = sd_notify::watchdog_enabled().map(|every| tick(every / WATCHDOG_SHARE));
+    let watchdog = watchdog.unwrap_or_else(crossbeam_channel::never);
+    let (ended, drained) = unbounded();
+    let mut draining = false;
+    loop {
+        select! {
+            recv(watchdog) -> _ => if service.health().live {
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            },
+            recv(drained) -> clean => return if clean.unwrap_or(false) { 0 } else { ErrorKind::Interrupted.exit_code() },
+            recv(signals) -> signal => match signal {
+                Ok(SIGHUP) => reload(service, file),
+                Ok(_) if !draining => {
+                    draining = true;
+                    output::say("restyle: ending; what is finished is kept, a second signal ends at once");
+                    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+                    let (service, ended) = (service.clone(), ended.clone());
+                    let limit = service.config().drain;
+                    std::thread::spawn(move || ended.send(service.drain_and_stop(limit + DRAIN_SLACK)));
+                }
+                _ => return ErrorKind::Interrupted.exit_code(),
+            },
+        }
+    }
+}
+
+/// What a drain takes beyond the notice that jobs are given, for what they write at their end.
+const DRAIN_SLACK: Duration = Duration::from_secs(2);
+
+/// Puts the file in force if it is valid; else everything stays as it is.
+fn reload(service: &Service, file: &Path) {
+    let _ = sd_notify::notify(&[NotifyState::Reloading]);
+    match ServeConfig::read(file) {
+        Ok(config) => {
+            service.reload(config);
+            tracing::info!(file = %file.display(), "the configuration was read again");
+        }
+        Err(error) => tracing::error!(%error, "the configuration is not valid: the one before stays in force"),
+    }
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+}
+
+fn signals() -> Result<Receiver<i32>, Error> {
+    let failed = |e: std::io::Error| Error::new(ErrorKind::JobFailed, format!("signals cannot be handled: {e}"));
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(failed)?;
+    let (sender, received) = unbounded();
+    let forward = move || signals.forever().try_for_each(|signal| sender.send(signal).ok());
+    std::thread::Builder::new().name("restyle-signals".into()).spawn(forward).map_err(failed)?;
+    Ok(received)
+}
+
+fn refused(error: &ServiceError) -> Error {
+    let kind = match error.kind() {
+        ServiceErrorKind::Storage => ErrorKind::Storage,
+        _ => ErrorKind::Configuration,
+    };
+    Error::new(kind, error.to_string())
+}

@@ -1,0 +1,125 @@
+//! The daemon, end to end: as a process that is killed and restarted, and as a service inside this one.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod daemon;
+mod elastic;
+mod service;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+/// How long anything may take before a test gives up on it.
+const HANG: Duration = Duration::from_secs(120);
+
+/// A folder with a tiny clip, a tiny style and a configuration.
+pub struct Site {
+    pub dir: tempfile::TempDir,
+}
+
+impl Site {
+    /// `frames` frames of 64x48 at 10 a second, in `clip.mp4`.
+    pub fn new(frames: u32) -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap() };
+        let source = format!("testsrc=size=64x48:rate=10:duration={}", f64::from(frames) / 10.0);
+        let clip = site.path("clip.mp4");
+        support::ffmpeg(&["-f", "lavfi", "-i", &source, "-pix_fmt", "yuv420p", clip.to_str().unwrap()]);
+        std::fs::write(site.path("tiny.safetensors"), support::tiny_style(7)).unwrap();
+        site
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes `serve.toml` with a work folder of its own.
+    pub fn configure(&self, text: &str) -> PathBuf {
+        let file = self.path("serve.toml");
+        let head = "work = \"work\"\nlisten = \"127.0.0.1:0\"\ndevice = \"cpu\"\n";
+        std::fs::write(&file, format!("{head}{text}")).unwrap();
+        file
+    }
+
+    /// Copies the clip into a watched folder, as people do.
+    pub fn drop_clip(&self, name: &str) {
+        let target = self.path(name);
+        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
+        std::fs::copy(self.path("clip.mp4"), target).unwrap();
+    }
+
+    pub fn daemon(&self, faults: &str) -> Daemon {
+        let mut command = support::restyle();
+        command.arg("serve").arg("--config").arg(self.path("serve.toml"));
+        if !faults.is_empty() {
+            command.env("RESTYLE_FAULTS", faults);
+        }
+        let log = std::fs::File::options().append(true).create(true).open(self.path("daemon.log")).unwrap();
+        Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    pub fn reports(&self, folder: &str) -> Vec<serde_json::Value> {
+        files(&self.path(folder))
+            .iter()
+            .filter(|p| p.to_string_lossy().ends_with(".report.json"))
+            .map(|p| serde_json::from_slice(&std::fs::read(p).unwrap()).unwrap())
+            .collect()
+    }
+
+    /// What the daemon logged, for messages of tests that fail.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+}
+
+/// A daemon that does not outlive its test.
+pub struct Daemon(pub Child);
+
+impl Daemon {
+    pub fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    pub fn exit_code(&mut self) -> i32 {
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+
+    /// Resident memory in MiB.
+    pub fn resident(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.0.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Every file below a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+/// Waits until something is so; fails with `said` when it never is.
+pub fn until<T>(said: &dyn Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+    let clock = restyle_engine::clock::SystemClock::shared();
+    let begun = clock.now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(clock.now() - begun < HANG, "it never came: {}", said());
+        clock.sleep(Duration::from_millis(20));
+    }
+}
