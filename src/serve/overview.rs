@@ -1,12 +1,17 @@
 //! The service in a few numbers, its routes, and reports of jobs.
 
+use super::entry::{Entry, Key};
 use super::error::ServiceError;
 use super::ident::{ClientJobId, RouteName, Scope, Tenant};
 use super::job::JobState;
-use super::service::{Service, lock};
+use super::service::{Inner, Service, lock};
 use super::time;
-use super::view::{JobCounts, NodeCounts, NodeState, Report, RouteView, Summary};
+use super::view::{JobCounts, JobFilter, JobPage, NodeCounts, NodeState, Report, RouteView, Summary};
 use std::sync::atomic::Ordering;
+
+/// Jobs of a page where nobody says, and at most.
+const PAGE: usize = 50;
+const PAGE_MAX: usize = 500;
 
 impl Service {
     /// Returns the service in a few numbers, as far as `scope` sees it.
@@ -94,4 +99,37 @@ impl Service {
     pub fn report(&self, scope: &Scope, id: &ClientJobId) -> Result<Report, ServiceError> {
         Ok(self.inner.report(&*self.inner.find(scope, id)?))
     }
+}
+
+impl Inner {
+    /// See [`Service::list`].
+    pub(super) fn list(&self, scope: &Scope, filter: &JobFilter) -> JobPage {
+        let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(PAGE_MAX) };
+        let prices = self.config().prices;
+        let jobs = self.jobs();
+        let before = filter.cursor.as_deref().and_then(read_cursor);
+        let range = match &before {
+            Some(before) => jobs.by_age.range(..before.clone()),
+            None => jobs.by_age.range::<(String, Key), _>(..),
+        };
+        let wanted = |entry: &Entry| {
+            let state = entry.lock();
+            let (record, tenant) = (&state.record, &entry.key.0);
+            scope.sees(tenant)
+                && filter.tenant.as_ref().is_none_or(|t| t == tenant)
+                && filter.route.as_ref().is_none_or(|r| *r == record.accepted.route)
+                && (filter.states.is_empty() || filter.states.contains(&record.state))
+        };
+        let mut found = range.rev().filter(|(_, key)| jobs.by_key.get(key).is_some_and(|e| wanted(e)));
+        let page: Vec<&(String, Key)> = found.by_ref().take(limit).collect();
+        let next = found.next().and(page.last()).map(|(at, (tenant, id))| format!("{at}~{tenant}~{id}"));
+        let views = page.iter().filter_map(|(_, key)| jobs.by_key.get(key)).map(|e| e.view(prices)).collect();
+        JobPage { jobs: views, next }
+    }
+}
+
+fn read_cursor(text: &str) -> Option<(String, Key)> {
+    let mut parts = text.split('~');
+    let (at, tenant, id) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((at.to_owned(), (Tenant::parse(tenant).ok()?, ClientJobId::parse(id).ok()?)))
 }

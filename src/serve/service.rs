@@ -21,10 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-/// Jobs of a page where nobody says, and at most.
-const PAGE: usize = 50;
-const PAGE_MAX: usize = 500;
-
 /// Whether creating a job made one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
@@ -69,9 +65,9 @@ pub(super) struct Inner {
 
 /// Every job, by key and by age.
 #[derive(Default)]
-struct Jobs {
-    by_key: BTreeMap<Key, Arc<Entry>>,
-    by_age: BTreeSet<(String, Key)>,
+pub(super) struct Jobs {
+    pub(super) by_key: BTreeMap<Key, Arc<Entry>>,
+    pub(super) by_age: BTreeSet<(String, Key)>,
 }
 
 /// Wakes whoever waits for something to do.
@@ -248,6 +244,10 @@ impl Service {
         let work = standing.work.clone();
         *standing = Arc::new(ServeConfig { work, ..config });
         drop(standing);
+        if let Err(error) = super::storage::make_folders(&self.inner.config()) {
+            // Its route says so at every look; the others go on.
+            tracing::error!(%error, "a route of the new configuration has no folder");
+        }
         watch::start(&self.inner);
         self.inner.bell.ring();
     }
@@ -436,30 +436,6 @@ impl Inner {
         }
     }
 
-    fn list(&self, scope: &Scope, filter: &JobFilter) -> JobPage {
-        let limit = if filter.limit == 0 { PAGE } else { filter.limit.min(PAGE_MAX) };
-        let prices = self.config().prices;
-        let jobs = self.jobs();
-        let before = filter.cursor.as_deref().and_then(read_cursor);
-        let range = match &before {
-            Some(before) => jobs.by_age.range(..before.clone()),
-            None => jobs.by_age.range::<(String, Key), _>(..),
-        };
-        let wanted = |entry: &Entry| {
-            let state = entry.lock();
-            let (record, tenant) = (&state.record, &entry.key.0);
-            scope.sees(tenant)
-                && filter.tenant.as_ref().is_none_or(|t| t == tenant)
-                && filter.route.as_ref().is_none_or(|r| *r == record.accepted.route)
-                && (filter.states.is_empty() || filter.states.contains(&record.state))
-        };
-        let mut found = range.rev().filter(|(_, key)| jobs.by_key.get(key).is_some_and(|e| wanted(e)));
-        let page: Vec<&(String, Key)> = found.by_ref().take(limit).collect();
-        let next = found.next().and(page.last()).map(|(at, (tenant, id))| format!("{at}~{tenant}~{id}"));
-        let views = page.iter().filter_map(|(_, key)| jobs.by_key.get(key)).map(|e| e.view(prices)).collect();
-        JobPage { jobs: views, next }
-    }
-
     fn load(&self, route: &RouteName) -> Load {
         let mut load = Load { retry_after: *lock(&self.usual), ..Load::default() };
         for entry in self.entries() {
@@ -480,7 +456,7 @@ impl Inner {
         self.jobs().by_key.values().cloned().collect()
     }
 
-    fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
+    pub(super) fn jobs(&self) -> RwLockReadGuard<'_, Jobs> {
         self.jobs.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -505,12 +481,6 @@ fn existing(
         return Ok((view(), Created::Existing));
     }
     Err(ServiceError::conflict(format!("job {id} was created with another request: use another id")))
-}
-
-fn read_cursor(text: &str) -> Option<(String, Key)> {
-    let mut parts = text.split('~');
-    let (at, tenant, id) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((at.to_owned(), (Tenant::parse(tenant).ok()?, ClientJobId::parse(id).ok()?)))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -15,13 +15,13 @@ use std::time::Duration;
 const HANG: Duration = Duration::from_secs(120);
 
 /// A folder with a tiny clip, a tiny style and a configuration.
-pub struct Site {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Site {
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Site {
     /// `frames` frames of 64x48 at 10 a second, in `clip.mp4`.
-    pub fn new(frames: u32) -> Self {
+    pub(crate) fn new(frames: u32) -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
         let source = format!("testsrc=size=64x48:rate=10:duration={}", f64::from(frames) / 10.0);
         let clip = site.path("clip.mp4");
@@ -30,12 +30,12 @@ impl Site {
         site
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes `serve.toml` with a work folder of its own.
-    pub fn configure(&self, text: &str) -> PathBuf {
+    pub(crate) fn configure(&self, text: &str) -> PathBuf {
         let file = self.path("serve.toml");
         let head = "work = \"work\"\nlisten = \"127.0.0.1:0\"\ndevice = \"cpu\"\n";
         std::fs::write(&file, format!("{head}{text}")).unwrap();
@@ -43,13 +43,13 @@ impl Site {
     }
 
     /// Copies the clip into a watched folder, as people do.
-    pub fn drop_clip(&self, name: &str) {
+    pub(crate) fn drop_clip(&self, name: &str) {
         let target = self.path(name);
         std::fs::create_dir_all(target.parent().unwrap()).unwrap();
         std::fs::copy(self.path("clip.mp4"), target).unwrap();
     }
 
-    pub fn daemon(&self, faults: &str) -> Daemon {
+    pub(crate) fn daemon(&self, faults: &str) -> Daemon {
         let mut command = support::restyle();
         command.arg("serve").arg("--config").arg(self.path("serve.toml"));
         if !faults.is_empty() {
@@ -59,7 +59,7 @@ impl Site {
         Daemon(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
     }
 
-    pub fn reports(&self, folder: &str) -> Vec<serde_json::Value> {
+    pub(crate) fn reports(&self, folder: &str) -> Vec<serde_json::Value> {
         files(&self.path(folder))
             .iter()
             .filter(|p| p.to_string_lossy().ends_with(".report.json"))
@@ -68,26 +68,26 @@ impl Site {
     }
 
     /// What the daemon logged, for messages of tests that fail.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
     }
 }
 
 /// A daemon that does not outlive its test.
-pub struct Daemon(pub Child);
+pub(crate) struct Daemon(pub(crate) Child);
 
 impl Daemon {
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
-    pub fn exit_code(&mut self) -> i32 {
+    pub(crate) fn exit_code(&mut self) -> i32 {
         self.0.wait().unwrap().code().unwrap_or(-1)
     }
 
     /// Resident memory in MiB.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.0.id())).unwrap();
         text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
     }
@@ -101,7 +101,7 @@ impl Drop for Daemon {
 }
 
 /// Every file below a folder.
-pub fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()) {
@@ -112,7 +112,7 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Waits until something is so; fails with `said` when it never is.
-pub fn until<T>(said: &dyn Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(said: &dyn Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let clock = restyle_engine::clock::SystemClock::shared();
     let begun = clock.now();
     loop {
