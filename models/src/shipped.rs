@@ -14,12 +14,44 @@ pub struct ShippedStyle {
 }
 
 /// Every style of this build, by name.
-pub const ALL: &[ShippedStyle] = &[ShippedStyle {
-    name: "starry-night",
-    painting: "Vincent van Gogh, The Starry Night, 1889",
-    digest: "eb9d6681ae597cd21c1ab11f0980ee6de73644ffc6547ad90bf2e2369b8d29ee",
-    bytes: include_bytes!("../styles/starry-night.safetensors"),
-}];
+pub const ALL: &[ShippedStyle] = &[
+    ShippedStyle {
+        name: "composition-vii",
+        painting: "Wassily Kandinsky, Composition VII, 1913",
+        digest: "1e76730a071a93111a96a881ec64fec1ab23bd997c428f0e4497180808047811",
+        bytes: include_bytes!("../styles/composition-vii.safetensors"),
+    },
+    ShippedStyle {
+        name: "great-wave",
+        painting: "Katsushika Hokusai, The Great Wave off Kanagawa, 1831",
+        digest: "91c58376846de505fe0dc6d355713b8537b3d017edc218df73fe891fe47d7e76",
+        bytes: include_bytes!("../styles/great-wave.safetensors"),
+    },
+    ShippedStyle {
+        name: "starry-night",
+        painting: "Vincent van Gogh, The Starry Night, 1889",
+        digest: "eb9d6681ae597cd21c1ab11f0980ee6de73644ffc6547ad90bf2e2369b8d29ee",
+        bytes: include_bytes!("../styles/starry-night.safetensors"),
+    },
+    ShippedStyle {
+        name: "the-scream",
+        painting: "Edvard Munch, The Scream, 1893",
+        digest: "2dcf08146c31af0977fe51ae2e95386c6daef10126e2e16237d135d6a9612225",
+        bytes: include_bytes!("../styles/the-scream.safetensors"),
+    },
+    ShippedStyle {
+        name: "udnie",
+        painting: "Francis Picabia, Udnie, 1913",
+        digest: "78eae305d118013934ae7ba38e4911266ef683570043890fc4088294acb40616",
+        bytes: include_bytes!("../styles/udnie.safetensors"),
+    },
+    ShippedStyle {
+        name: "wheat-field",
+        painting: "Vincent van Gogh, Wheat Field with Cypresses, 1889",
+        digest: "d5ccebc1f9ea058a0afe62c457cd3cdccbabf7b78973e0a81dea722001d9d248",
+        bytes: include_bytes!("../styles/wheat-field.safetensors"),
+    },
+];
 
 /// Returns the shipped style of that name.
 #[must_use]
