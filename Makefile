@@ -22,9 +22,11 @@ else
 endif
 
 test: deps
+	@scripts/install-test-servers
 	$(CARGO) test --workspace --locked --features faults,train
 
 check: deps fmt
+	@scripts/install-test-servers
 	$(CARGO) clippy --workspace --all-targets --locked --features faults,train -- -D warnings
 	$(CARGO) test --workspace --locked --features faults,train
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
