@@ -32,6 +32,9 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Make, list and revoke the tokens of callers of the service
+    #[cfg(feature = "serve")]
+    Token(TokenArgs),
     /// Check FFmpeg, codecs, CPU, CUDA and the work folder
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -228,6 +231,67 @@ pub(crate) enum ConfigVerb {
         /// The file
         file: PathBuf,
     },
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) verb: TokenVerb,
+}
+
+#[cfg(feature = "serve")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a token and print it, this once; the file keeps its hash alone
+    New {
+        /// Names the holder: letters, digits, dots, dashes, underscores
+        name: String,
+        /// What the holder may do: viewer, submitter, operator or admin
+        #[arg(long, default_value = "submitter")]
+        role: crate::serve::access::Role,
+        /// Whose jobs the holder sees; without it the tenant "default", or every tenant for operators and admins
+        #[arg(long)]
+        tenant: Option<String>,
+        /// How long it is accepted, such as 90d or 12h; `never` for without end
+        #[arg(long, default_value = "90d", value_parser = parse_lifetime)]
+        expires: Lifetime,
+        /// The token file that the service names as `tokens`
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// List what is known of the tokens
+    List {
+        /// The token file
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a token from now on
+    Revoke {
+        /// The name it was made with
+        name: String,
+        /// The token file
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// `--expires`: a time, or without end.
+#[cfg(feature = "serve")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lifetime(pub(crate) Option<std::time::Duration>);
+
+#[cfg(feature = "serve")]
+fn parse_lifetime(said: &str) -> Result<Lifetime, String> {
+    match said {
+        "never" => Ok(Lifetime(None)),
+        _ => humantime::parse_duration(said)
+            .map(|d| Lifetime(Some(d)))
+            .map_err(|e| format!("{e}; write 90d, 12h or never")),
+    }
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,8 @@ mod run;
 mod serve;
 mod signals;
 mod styles;
+#[cfg(feature = "serve")]
+mod token;
 
 use crate::error::Error;
 use args::{Cli, Verb};
@@ -70,6 +72,8 @@ fn dispatch(verb: Verb) -> Result<(), Error> {
         Verb::Serve(args) => serve::serve(&args),
         #[cfg(feature = "serve")]
         Verb::Config { verb } => serve::config(verb),
+        #[cfg(feature = "serve")]
+        Verb::Token(args) => token::token(args.verb),
         Verb::Doctor(args) => doctor::doctor(&args),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

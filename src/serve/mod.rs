@@ -4,6 +4,7 @@
 //! The HTTP interface is a layer over the same handle. The journal in the work store is the only truth; everything in memory
 //! is rebuilt from it.
 
+pub mod access;
 mod admit;
 mod budget;
 pub mod config;
