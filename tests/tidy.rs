@@ -92,6 +92,15 @@ fn actix_is_named_under_supervise_only() {
 }
 
 #[test]
+fn actix_web_is_named_under_the_http_interface_only() {
+    for path in sources().iter().filter(|p| relative(p).starts_with("src/")) {
+        if !relative(path).starts_with("src/serve/http") {
+            assert!(!code_of(path).contains("actix"), "{} names actix", relative(path));
+        }
+    }
+}
+
+#[test]
 fn unsafe_stays_in_kernels_and_ffmpeg() {
     for path in sources() {
         let name = relative(&path);

@@ -3,6 +3,7 @@
 use super::args::{ConfigVerb, ServeArgs};
 use super::output;
 use crate::error::{Error, ErrorKind};
+use crate::serve::http::{Api, Listeners, Server};
 use crate::serve::{ServeConfig, Service, ServiceError, ServiceErrorKind};
 use crossbeam_channel::{Receiver, select, tick, unbounded};
 use sd_notify::NotifyState;
@@ -24,6 +25,7 @@ pub(super) fn config(verb: ConfigVerb) -> Result<(), Error> {
             crate::styles::resolve(&route.style_location)?;
         }
     }
+    config.check_listeners().map_err(|e| Error::new(ErrorKind::Configuration, e.to_string()))?;
     output::say(&format!("{} is valid", file.display()));
     Ok(())
 }
@@ -32,9 +34,13 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Error> {
     let config = ServeConfig::read(&args.config)?;
     let signals = signals()?;
     let service = Service::start(config.clone()).map_err(|e| refused(&e))?;
-    tracing::info!(listen = %config.listen, routes = config.routes.len(), "restyle serves");
+    let server = Api::new(service.clone()).and_then(|api| Server::start(&api, sockets()));
+    let server = server.map_err(|e| Error::new(ErrorKind::Configuration, e.to_string()))?;
+    tracing::info!(listen = %server.address(), routes = config.routes.len(), "restyle serves");
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let code = live(&service, &args.config, &signals);
+    let code = live(&service, &server, &args.config, &signals);
+    // Until here everybody could see how the drain went.
+    server.stop(CLOSE_LIMIT);
     if code == 0 {
         return Ok(());
     }
@@ -44,8 +50,18 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Error> {
     ))
 }
 
+/// How long open requests are waited for at the end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Takes the sockets that systemd opened: the first for the API, the second for metrics.
+fn sockets() -> Listeners {
+    let mut given = listenfd::ListenFd::from_env();
+    let mut take = |k: usize| given.take_tcp_listener(k).ok().flatten();
+    Listeners { api: take(0), metrics: take(1) }
+}
+
 /// Follows signals until the service has ended; returns the exit code.
-fn live(service: &Service, file: &Path, signals: &Receiver<i32>) -> u8 {
+fn live(service: &Service, server: &Server, file: &Path, signals: &Receiver<i32>) -> u8 {
     let watchdog = sd_notify::watchdog_enabled().map(|every| tick(every / WATCHDOG_SHARE));
     let watchdog = watchdog.unwrap_or_else(crossbeam_channel::never);
     let (ended, drained) = unbounded();
@@ -57,7 +73,7 @@ fn live(service: &Service, file: &Path, signals: &Receiver<i32>) -> u8 {
             },
             recv(drained) -> clean => return if clean.unwrap_or(false) { 0 } else { ErrorKind::Interrupted.exit_code() },
             recv(signals) -> signal => match signal {
-                Ok(SIGHUP) => reload(service, file),
+                Ok(SIGHUP) => reload(service, server, file),
                 Ok(_) if !draining => {
                     draining = true;
                     output::say("restyle: ending; what is finished is kept, a second signal ends at once");
@@ -76,12 +92,15 @@ fn live(service: &Service, file: &Path, signals: &Receiver<i32>) -> u8 {
 const DRAIN_SLACK: Duration = Duration::from_secs(2);
 
 /// Puts the file in force if it is valid; else everything stays as it is.
-fn reload(service: &Service, file: &Path) {
+fn reload(service: &Service, server: &Server, file: &Path) {
     let _ = sd_notify::notify(&[NotifyState::Reloading]);
     match ServeConfig::read(file) {
         Ok(config) => {
             service.reload(config);
-            tracing::info!(file = %file.display(), "the configuration was read again");
+            match server.reload() {
+                Ok(()) => tracing::info!(file = %file.display(), "the configuration was read again"),
+                Err(error) => tracing::error!(%error, "certificate, tokens and networks stay as they were"),
+            }
         }
         Err(error) => tracing::error!(%error, "the configuration is not valid: the one before stays in force"),
     }

@@ -5,8 +5,9 @@ use super::error::{ServiceError, ServiceErrorKind};
 use super::ident::{ClientJobId, ObjectKey, Tenant};
 use super::job::{Accepted, JobRequest};
 use super::route::{Place, Route};
+use super::service::Created;
 use super::styles;
-use super::view::ErrorView;
+use super::view::{ErrorView, JobView};
 use std::time::Duration;
 
 /// Where a job comes from.
@@ -139,6 +140,21 @@ pub(super) fn within_quota(route: &Route, load: Load, bytes: u64, frames: Option
         }
     }
     Ok(())
+}
+
+/// Says what follows where an id is taken: the same request again is the same job.
+///
+/// # Errors
+/// `Conflict` for another request.
+pub(super) fn existing(
+    is_same: bool,
+    id: &ClientJobId,
+    view: impl FnOnce() -> JobView,
+) -> Result<(JobView, Created), ServiceError> {
+    if is_same {
+        return Ok((view(), Created::Existing));
+    }
+    Err(ServiceError::conflict(format!("job {id} was created with another request: use another id")))
 }
 
 fn writable(key: &ObjectKey) -> Result<ObjectKey, ServiceError> {

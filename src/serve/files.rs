@@ -5,7 +5,7 @@ use super::ident::{ClientJobId, ObjectKey, RouteName, Scope};
 use super::service::Service;
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An object on its way into a route's input; seen there when it is whole, gone when it is dropped before.
 #[derive(Debug)]
@@ -63,6 +63,24 @@ impl std::fmt::Debug for Service {
     }
 }
 
+/// Makes the folder of a key step by step, so that no link on the way leads out of `root`, not even for making a folder.
+fn folder_inside(root: &Path, key: &ObjectKey) -> Result<PathBuf, ServiceError> {
+    let failed = |e: std::io::Error| ServiceError::storage(format!("cannot write {key}: {e}"));
+    let root = root.canonicalize().map_err(failed)?;
+    let mut folder = root.clone();
+    for part in key.folder().split('/').filter(|part| !part.is_empty()) {
+        folder.push(part);
+        match std::fs::create_dir(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(e)),
+            _ => folder = folder.canonicalize().map_err(failed)?,
+        }
+        if !folder.starts_with(&root) {
+            return Err(ServiceError::invalid(format!("{key} leads out of the route's input")));
+        }
+    }
+    Ok(folder)
+}
+
 impl Service {
     /// Begins an upload into a route's input.
     ///
@@ -83,12 +101,7 @@ impl Service {
             return Err(ServiceError::new(ServiceErrorKind::Unsupported, message));
         };
         let failed = |e: std::io::Error| ServiceError::storage(format!("cannot write {key}: {e}"));
-        let target = folder.join(key.folder());
-        std::fs::create_dir_all(&target).map_err(failed)?;
-        let root = folder.canonicalize().map_err(failed)?;
-        if !target.canonicalize().map_err(failed)?.starts_with(root) {
-            return Err(ServiceError::invalid(format!("{key} leads out of the route's input")));
-        }
+        let target = folder_inside(folder, key)?;
         let hidden = target.join(format!(".{}.{:x}.upload", key.file_name(), self.inner.clock.unix().as_nanos()));
         let file = File::options().write(true).create_new(true).open(&hidden).map_err(failed)?;
         let path = target.join(key.file_name());

@@ -236,6 +236,7 @@ fn follow(inner: &Inner, entry: &Entry, running: RunningJob) -> Result<Finished,
         if now - looked >= NODES_LOOK {
             let used = used_since(&control, (now - looked).as_secs_f64());
             looked = now;
+            inner.tally.used(used);
             let mut state = entry.lock();
             state.live.used = add(state.live.used, used);
             drop(state);
@@ -260,13 +261,17 @@ fn used_since(control: &JobControl, seconds: f64) -> NodeSeconds {
 
 fn told(inner: &Inner, entry: &Entry, event: Event) {
     match event {
-        Event::Planned(planned) => note_plan(entry, &planned),
-        Event::Progress(progress) => note_progress(entry, &progress),
+        Event::Planned(planned) => {
+            inner.tally.planned(planned.frames_reused);
+            note_plan(entry, &planned);
+        }
+        Event::Progress(progress) => note_progress(inner, entry, &progress),
         Event::Warning { message } => {
             entry.lock().live.warn(&message);
             entry.events.push(JobEventKind::Warning, json!({"message": message}));
         }
         Event::Node(node) => {
+            inner.tally.node(&node.what);
             nodes::note(inner, entry, &node);
             entry.events.push(JobEventKind::Node, json!(node));
         }
@@ -299,9 +304,10 @@ fn note_plan(entry: &Entry, planned: &Planned) {
     entry.events.push(JobEventKind::Planned, data);
 }
 
-fn note_progress(entry: &Entry, progress: &Progress) {
+fn note_progress(inner: &Inner, entry: &Entry, progress: &Progress) {
     let mut state = entry.lock();
     let seen = &mut state.live.progress;
+    inner.tally.scored(progress.frames_done.saturating_sub(seen.frames_done));
     seen.frames_done = progress.frames_done;
     seen.frames_about = progress.frames_about.or(seen.frames_about);
     (seen.fps, seen.eta_seconds) = (progress.fps, progress.eta_seconds);
@@ -311,6 +317,8 @@ fn note_progress(entry: &Entry, progress: &Progress) {
 }
 
 fn finish(inner: &Inner, entry: &Entry, used: NodeSeconds, finished: &Finished) {
+    let told = entry.lock().live.progress.frames_done;
+    inner.tally.finished(finished, if finished.nothing_to_do { 0 } else { finished.frames.saturating_sub(told) });
     let done = Done {
         job: finished.job.clone(),
         frames: finished.frames,
@@ -327,6 +335,7 @@ fn finish(inner: &Inner, entry: &Entry, used: NodeSeconds, finished: &Finished) 
 }
 
 fn fail(inner: &Inner, entry: &Entry, used: NodeSeconds, error: ErrorView) {
+    inner.tally.failed(error.frames.len());
     entry.events.push(JobEventKind::Failed, json!(error));
     conclude(inner, entry, Transition::Failed { used, error });
 }

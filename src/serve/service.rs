@@ -1,6 +1,8 @@
 //! The handle that the command, the HTTP interface and embedders use.
 
 use super::admit::{self, Load, Origin};
+use super::bell::Bell;
+use super::changes::Changes;
 use super::config::ServeConfig;
 use super::entry::{Entry, Key, Wish};
 use super::error::{ServiceError, ServiceErrorKind};
@@ -10,6 +12,7 @@ use super::job::{Accepted, Happening, JobRequest, JobState, Record, Transition};
 use super::journal::{Acceptance, Journal};
 use super::queue::Turns;
 use super::styles;
+use super::tally::Tally;
 use super::time;
 use super::view::{Health, JobFilter, JobPage, JobView, NodeSeconds, StyleView};
 use super::watch::{self, Look, Waker};
@@ -18,7 +21,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 /// Whether creating a job made one.
@@ -61,6 +64,8 @@ pub(super) struct Inner {
     pub(super) previewing: Mutex<()>,
     /// How long jobs took of late, for estimates.
     pub(super) usual: Mutex<Duration>,
+    pub(super) changes: Changes,
+    pub(super) tally: Tally,
 }
 
 /// Every job, by key and by age.
@@ -68,27 +73,6 @@ pub(super) struct Inner {
 pub(super) struct Jobs {
     pub(super) by_key: BTreeMap<Key, Arc<Entry>>,
     pub(super) by_age: BTreeSet<(String, Key)>,
-}
-
-/// Wakes whoever waits for something to do.
-#[derive(Default)]
-pub(super) struct Bell {
-    rung: Mutex<bool>,
-    heard: Condvar,
-}
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        *lock(&self.rung) = true;
-        self.heard.notify_all();
-    }
-
-    /// Waits until it was rung, at most for `timeout`.
-    pub(super) fn wait(&self, timeout: Duration) {
-        let rung = lock(&self.rung);
-        let waited = self.heard.wait_timeout_while(rung, timeout, |rung| !*rung);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-    }
 }
 
 struct EndOnDrop(Arc<Inner>);
@@ -126,6 +110,8 @@ impl Service {
             looks: Mutex::default(),
             previewing: Mutex::default(),
             usual: Mutex::new(Duration::from_secs(30)),
+            changes: Changes::default(),
+            tally: Tally::default(),
         });
         for record in inner.journal.load()? {
             inner.add(record);
@@ -306,7 +292,7 @@ impl Inner {
         let config = self.config();
         let same = |standing: &Accepted| standing.request == request;
         if let Some(entry) = self.jobs().by_key.get(&(tenant.clone(), id.clone())) {
-            return existing(same(&entry.lock().record.accepted), id, || entry.view(config.prices));
+            return admit::existing(same(&entry.lock().record.accepted), id, || entry.view(config.prices));
         }
         if self.draining.load(Ordering::SeqCst) {
             return Err(ServiceError::new(
@@ -328,7 +314,7 @@ impl Inner {
             Acceptance::Taken(standing) => {
                 let is_same = same(&standing);
                 // It was accepted between the look above and now.
-                existing(is_same, id, || self.add(Record::new(*standing)).view(config.prices))
+                admit::existing(is_same, id, || self.add(Record::new(*standing)).view(config.prices))
             }
         }
     }
@@ -399,6 +385,7 @@ impl Inner {
             entry.events.end();
         }
         tracing::info!(tenant = %entry.key.0, job = %entry.key.1, state = state.name(), "job");
+        self.changes.tell(|| entry.view(self.config().prices));
         self.bell.ring();
         Ok(())
     }
@@ -470,17 +457,6 @@ impl Inner {
         self.bell.ring();
         lock(&self.wakers).values().for_each(|w| w.wake());
     }
-}
-
-fn existing(
-    is_same: bool,
-    id: &ClientJobId,
-    view: impl FnOnce() -> JobView,
-) -> Result<(JobView, Created), ServiceError> {
-    if is_same {
-        return Ok((view(), Created::Existing));
-    }
-    Err(ServiceError::conflict(format!("job {id} was created with another request: use another id")))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

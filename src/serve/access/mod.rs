@@ -34,7 +34,7 @@ pub enum AccessError {
 }
 
 impl AccessError {
-    fn file(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
+    pub(in crate::serve) fn file(what: &'static str, path: &std::path::Path, source: std::io::Error) -> Self {
         Self::File { what, path: path.to_owned(), source }
     }
 }

@@ -11,9 +11,9 @@ use std::str::FromStr;
 pub enum Role {
     /// Looks at its tenant's jobs.
     Viewer,
-    /// Submits jobs and inputs, and steers the jobs it submitted.
+    /// Submits jobs and inputs, and cancels and retries jobs of its tenant.
     Submitter,
-    /// Steers every job of its tenant, and nodes.
+    /// Pauses and resumes jobs of its tenant, and steers nodes.
     Operator,
     /// Does all of that for every tenant.
     Admin,
@@ -26,10 +26,10 @@ pub enum Action {
     Read,
     /// Creating jobs, sending inputs, telling of new objects.
     Submit,
-    /// Cancelling or retrying a job that the caller submitted.
-    SteerOwn,
-    /// Cancelling, retrying, pausing or resuming any job of the tenant.
-    SteerAny,
+    /// Cancelling or retrying a job.
+    EndOrRetry,
+    /// Pausing or resuming a job.
+    Pause,
     /// Pre-empting, draining or resuming a node.
     SteerNodes,
 }
@@ -43,8 +43,8 @@ impl Role {
     pub fn allows(self, action: Action) -> bool {
         self >= match action {
             Action::Read => Self::Viewer,
-            Action::Submit | Action::SteerOwn => Self::Submitter,
-            Action::SteerAny | Action::SteerNodes => Self::Operator,
+            Action::Submit | Action::EndOrRetry => Self::Submitter,
+            Action::Pause | Action::SteerNodes => Self::Operator,
         }
     }
 
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_role_may_do_what_lesser_ones_may() {
-        let actions = [Action::Read, Action::Submit, Action::SteerOwn, Action::SteerAny, Action::SteerNodes];
+        let actions = [Action::Read, Action::Submit, Action::EndOrRetry, Action::Pause, Action::SteerNodes];
         let allowed = |role: Role| actions.iter().filter(|a| role.allows(**a)).count();
         assert_eq!(Role::ALL.map(allowed), [1, 3, 5, 5]);
         assert!(Role::ALL.windows(2).all(|w| actions.iter().all(|a| !w[0].allows(*a) || w[1].allows(*a))));

@@ -1,0 +1,127 @@
+//! Counters over all jobs since the service started; they only grow.
+
+use super::service::Service;
+use super::view::NodeSeconds;
+use crate::event::{Finished, NodeChange};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The counters, as they are now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Tallied {
+    /// Frames that were scored, once for each time.
+    pub frames_scored: u64,
+    /// Frames taken from earlier attempts.
+    pub frames_reused: u64,
+    /// Frames scored again after they were lost.
+    pub frames_redone: u64,
+    /// Frames for whose sake an attempt failed.
+    pub frames_failed: u64,
+    /// Attempts whose output stands.
+    pub attempts_finished: u64,
+    /// Attempts that failed.
+    pub attempts_failed: u64,
+    /// Nodes that were told they will be taken away.
+    pub preemptions: u64,
+    /// Workers of nodes that were started again.
+    pub restarts: u64,
+    /// Workers of nodes that ended because something was wrong.
+    pub node_failures: u64,
+    /// Microseconds in calls of the work store, of attempts that finished.
+    pub store_micros: u64,
+    /// Seconds of nodes, by class.
+    pub node_seconds: NodeSeconds,
+}
+
+/// What counts.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    frames_scored: AtomicU64,
+    frames_reused: AtomicU64,
+    frames_redone: AtomicU64,
+    frames_failed: AtomicU64,
+    attempts_finished: AtomicU64,
+    attempts_failed: AtomicU64,
+    preemptions: AtomicU64,
+    restarts: AtomicU64,
+    node_failures: AtomicU64,
+    store_micros: AtomicU64,
+    dedicated_micros: AtomicU64,
+    low_priority_micros: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+fn micros(seconds: f64) -> u64 {
+    // Saturating, and 0 for what is no time.
+    (seconds * 1e6) as u64
+}
+
+impl Tally {
+    /// An attempt begins with what earlier ones did.
+    pub(super) fn planned(&self, frames_reused: u64) {
+        add(&self.frames_reused, frames_reused);
+    }
+
+    /// So many frames more are done.
+    pub(super) fn scored(&self, frames: u64) {
+        add(&self.frames_scored, frames);
+    }
+
+    /// An attempt succeeded; `frames_left`: those of which no progress told.
+    pub(super) fn finished(&self, finished: &Finished, frames_left: u64) {
+        add(&self.frames_scored, frames_left);
+        add(&self.frames_redone, finished.frames_rescored);
+        add(&self.attempts_finished, 1);
+        add(&self.store_micros, micros(finished.ledger_seconds));
+    }
+
+    /// An attempt failed because of so many frames.
+    pub(super) fn failed(&self, frames: usize) {
+        add(&self.frames_failed, frames as u64);
+        add(&self.attempts_failed, 1);
+    }
+
+    /// Something happened to a node.
+    pub(super) fn node(&self, change: &NodeChange) {
+        match change {
+            NodeChange::Notified => add(&self.preemptions, 1),
+            NodeChange::Started { generation } if *generation > 0 => add(&self.restarts, 1),
+            NodeChange::Exited { failed: true, .. } => add(&self.node_failures, 1),
+            _ => {}
+        }
+    }
+
+    /// Nodes worked for so long.
+    pub(super) fn used(&self, used: NodeSeconds) {
+        add(&self.dedicated_micros, micros(used.dedicated));
+        add(&self.low_priority_micros, micros(used.low_priority));
+    }
+}
+
+impl Service {
+    /// Returns the counters over all jobs.
+    #[must_use]
+    pub fn tallied(&self) -> Tallied {
+        let tally = &self.inner.tally;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let seconds = |counter: &AtomicU64| read(counter) as f64 / 1e6;
+        Tallied {
+            frames_scored: read(&tally.frames_scored),
+            frames_reused: read(&tally.frames_reused),
+            frames_redone: read(&tally.frames_redone),
+            frames_failed: read(&tally.frames_failed),
+            attempts_finished: read(&tally.attempts_finished),
+            attempts_failed: read(&tally.attempts_failed),
+            preemptions: read(&tally.preemptions),
+            restarts: read(&tally.restarts),
+            node_failures: read(&tally.node_failures),
+            store_micros: read(&tally.store_micros),
+            node_seconds: NodeSeconds {
+                dedicated: seconds(&tally.dedicated_micros),
+                low_priority: seconds(&tally.low_priority_micros),
+            },
+        }
+    }
+}
