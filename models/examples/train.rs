@@ -1,7 +1,7 @@
 //! Trains a style from the command line: `train NAME PAINTING PHOTOS FEATURES OUT [key=value ...]`.
 //!
 //! Keys: width, crop, style-size, main, steady, minutes, seed, rate, steady-rate, content, style, levels (a,b,c,d),
-//! variation, range, steadiness, checkpoint-every, preview, preview-every. See `TrainConfig` for what they mean.
+//! variation, range, steadiness, start, checkpoint-every, preview, preview-every. See `TrainConfig` for what they mean.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -82,6 +82,7 @@ fn set(config: &mut TrainConfig, setting: &str) -> Result<(), Failure> {
         "variation" => config.weights.variation = value.parse()?,
         "range" => config.weights.range = value.parse()?,
         "steadiness" => config.weights.steadiness = value.parse()?,
+        "start" => config.start = Some(PathBuf::from(value)),
         "checkpoint-every" => config.checkpoint_every = value.parse()?,
         "preview" => config.preview = Some(PathBuf::from(value)),
         "preview-every" => config.preview_every = value.parse()?,

@@ -104,7 +104,7 @@ struct Gram;
 
 fn grid(channels: usize, height: usize, width: usize) -> TapGrid {
     let bases = (0..channels).map(|channel| channel * height * width).collect();
-    TapGrid { bases, row_stride: width, height, width }
+    TapGrid { bases, run: 1, row_stride: width, height, width }
 }
 
 fn single(shape: &Shape) -> Result<(usize, usize, usize)> {

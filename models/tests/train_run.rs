@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use restyle_models::train::{
-    Control, Length, Photo, PhotoSet, TrainConfig, TrainError, TrainErrorKind, Trainer, checkpoint_path, run,
+    Control, Length, Photo, PhotoSet, TrainConfig, TrainError, TrainErrorKind, Trainer, TransformerNetwork,
+    checkpoint_path, export, import, run,
 };
 use restyle_models::vgg::FeatureNetwork;
 
@@ -134,6 +135,31 @@ fn a_stopped_training_ends_in_the_same_bytes() {
         assert!(!checkpoint_path(&config.out).exists());
         assert!(std::fs::read(&config.out).unwrap() == undisturbed, "stopped after {stop}");
     }
+}
+
+#[test]
+fn a_training_can_start_from_another_style() {
+    let folder = workplace();
+    let mut config = config(folder.path());
+    (config.length, config.width) = (Length::Iterations { main: 3, steady: 0 }, 4);
+    assert!(run_to(&config, None).unwrap());
+    let start = std::fs::read(&config.out).unwrap();
+    let network = TransformerNetwork::new(4, 99).unwrap();
+    import(&network, &start).unwrap();
+    let card = serde_json::Value::Null;
+    let again = TransformerNetwork::new(4, 7).unwrap();
+    import(&again, &export(&network, &card).unwrap()).unwrap();
+    for ((name, a), (_, b)) in network.variables().iter().zip(again.variables()) {
+        let (a, b) = [a, b].map(|variable| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap()).into();
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs().max(1e-3)), "{name}");
+    }
+    config.start = Some(config.out.clone());
+    config.out = folder.path().join("second.safetensors");
+    assert!(run_to(&config, None).unwrap());
+    assert!(std::fs::read(&config.out).unwrap() != start);
+    config.width = 8;
+    let error = run_to(&config, None).unwrap_err();
+    assert!(error.to_string().contains("is the width the same?"), "{error}");
 }
 
 #[test]

@@ -57,12 +57,13 @@ impl Trainer {
         for path in [&mut config.style, &mut config.photos, &mut config.features, &mut config.out] {
             path.clear();
         }
-        config.preview = None;
+        (config.preview, config.start) = (None, None);
         (config.preview_every, config.checkpoint_every) = (0, 0);
         let mut hasher = blake3::Hasher::new();
         hasher.update(format!("{config:?}").as_bytes());
         hasher.update(self.photos().digest().as_bytes());
         hasher.update(self.features().digest().as_bytes());
+        hasher.update(self.start().unwrap_or("random").as_bytes());
         for target in self.targets() {
             if let Ok(values) = target.flatten_all().and_then(|target| target.to_vec1::<f32>()) {
                 values.iter().for_each(|value| {

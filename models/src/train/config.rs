@@ -58,6 +58,9 @@ pub struct TrainConfig {
     pub photos: PathBuf,
     /// Feature network, see [`crate::vgg::FeatureNetwork::load`].
     pub features: PathBuf,
+    /// A style file of the same width to start from; without it the start is random. Styles with a common start can be
+    /// blended by their weights, and need far fewer iterations.
+    pub start: Option<PathBuf>,
     /// Where the weights go.
     pub out: PathBuf,
     /// Channels of the first convolution: 8 quarter, 16 half, 32 full width.
@@ -94,6 +97,7 @@ impl TrainConfig {
             style,
             photos,
             features,
+            start: None,
             out,
             width: 8,
             crop: 192,

@@ -148,16 +148,18 @@ impl Geometry {
     fn forward_grid(&self) -> TapGrid {
         let (phase_height, phase_width) = self.phase_size();
         let stride = self.stride;
-        let mut bases = Vec::with_capacity(self.inputs * self.kernel * self.kernel);
+        // Neighbours in a kernel row are neighbours in the buffer unless the phases part them.
+        let run = if stride == 1 { self.kernel } else { 1 };
+        let mut bases = Vec::with_capacity(self.inputs * self.kernel * self.kernel / run);
         for channel in 0..self.inputs {
             for ky in 0..self.kernel {
-                for kx in 0..self.kernel {
+                for kx in (0..self.kernel).step_by(run) {
                     let plane = (channel * stride + ky % stride) * stride + kx % stride;
                     bases.push((plane * phase_height + ky / stride) * phase_width + kx / stride);
                 }
             }
         }
-        TapGrid { bases, row_stride: phase_width, height: self.out_height, width: self.out_width }
+        TapGrid { bases, run, row_stride: phase_width, height: self.out_height, width: self.out_width }
     }
 
     /// Adds the gradient of one sample's input to `out`.
@@ -189,22 +191,26 @@ impl Geometry {
     ) {
         let (kernel, stride) = (self.kernel, self.stride);
         let reach = (kernel - 1) / stride;
+        let run = (kernel - column_phase).div_ceil(stride);
         let mut bases = Vec::new();
         let mut offsets = Vec::new();
         for channel in 0..self.outputs {
             for ky in (row_phase..kernel).step_by(stride) {
-                for kx in (column_phase..kernel).step_by(stride) {
-                    bases.push((channel * rows + reach - ky / stride) * columns + reach - kx / stride);
+                // From the right to the left, which in the buffer is from the left to the right.
+                for (tap, kx) in (column_phase..kernel).step_by(stride).rev().enumerate() {
+                    if tap % run == 0 {
+                        bases.push((channel * rows + reach - ky / stride) * columns + reach - kx / stride);
+                    }
                     offsets.push(channel * self.inputs * kernel * kernel + ky * kernel + kx);
                 }
             }
         }
         let height = (self.rows.len() - row_phase).div_ceil(stride);
         let width = (self.columns.len() - column_phase).div_ceil(stride);
-        let packed = PackedWeights::pack(bases.len(), self.inputs, |tap, channel| {
+        let packed = PackedWeights::pack(offsets.len(), self.inputs, |tap, channel| {
             weight[offsets[tap] + channel * kernel * kernel]
         });
-        let grid = TapGrid { bases, row_stride: columns, height, width };
+        let grid = TapGrid { bases, run, row_stride: columns, height, width };
         let mut slopes = Scratch::of(self.inputs * height * width);
         correlate(padded, &grid, &packed, None, false, &mut slopes);
         for (line, source) in slopes.chunks_exact(width).enumerate() {
@@ -254,7 +260,7 @@ impl CustomOp3 for Convolution {
             candle_core::bail!("bias of {} for {} output channels", bias.len(), shape.outputs);
         }
         let grid = shape.forward_grid();
-        let taps = grid.bases.len();
+        let taps = grid.taps();
         let packed = PackedWeights::pack(taps, shape.outputs, |tap, channel| weight[channel * taps + tap]);
         let mut out = vec![0.0; shape.batch * shape.output_len()];
         for (input, out) in input.chunks_exact(shape.input_len()).zip(out.chunks_exact_mut(shape.output_len())) {

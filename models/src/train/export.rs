@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use candle_core::{DType, Device};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -16,6 +17,38 @@ pub const CARD_KEY: &str = "restyle";
 
 const COLOUR_MAX: f32 = 255.0;
 
+/// Scale and offset that take a trained tensor to the file's convention.
+fn folding(name: &str) -> (f32, f32) {
+    match name {
+        "conv1.conv2d.weight" => (1.0 / COLOUR_MAX, 0.0),
+        "deconv3.conv2d.weight" => (OUTPUT_SCALE as f32 * COLOUR_MAX, 0.0),
+        "deconv3.conv2d.bias" => (OUTPUT_SCALE as f32 * COLOUR_MAX, OUTPUT_CENTRE as f32 * COLOUR_MAX),
+        _ => (1.0, 0.0),
+    }
+}
+
+/// Sets a network's variables from a style file of the same width, the counterpart of [`export`].
+///
+/// # Errors
+/// When the file is no safetensors file, or a tensor is missing or of another shape.
+pub fn import(network: &TransformerNetwork, bytes: &[u8]) -> Result<(), TrainError> {
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+        .map_err(|error| TrainError::Config(format!("start weights: no readable safetensors file: {error}")))?;
+    for (name, variable) in network.variables() {
+        let (scale, offset) = folding(name);
+        let found = tensors.get(name).filter(|tensor| tensor.dims() == variable.dims()).ok_or_else(|| {
+            TrainError::Config(format!(
+                "start weights: expected {name} of {:?}; is the width the same?",
+                variable.dims()
+            ))
+        })?;
+        let values =
+            found.to_dtype(DType::F32)?.affine(1.0 / f64::from(scale), -f64::from(offset) / f64::from(scale))?;
+        variable.set(&values)?;
+    }
+    Ok(())
+}
+
 /// The style file of a network, with its card (JSON) in the metadata.
 ///
 /// # Errors
@@ -25,12 +58,7 @@ pub fn export(network: &TransformerNetwork, card: &serde_json::Value) -> Result<
     for (name, variable) in network.variables() {
         let shape = variable.dims().to_vec();
         let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
-        let (scale, offset) = match name.as_str() {
-            "conv1.conv2d.weight" => (1.0 / COLOUR_MAX, 0.0),
-            "deconv3.conv2d.weight" => (OUTPUT_SCALE as f32 * COLOUR_MAX, 0.0),
-            "deconv3.conv2d.bias" => (OUTPUT_SCALE as f32 * COLOUR_MAX, OUTPUT_CENTRE as f32 * COLOUR_MAX),
-            _ => (1.0, 0.0),
-        };
+        let (scale, offset) = folding(name);
         let values: Vec<f32> = values.iter().map(|value| value * scale + offset).collect();
         let halved = name.ends_with("conv2d.weight") && name != "conv1.conv2d.weight";
         let (dtype, bytes) = if halved {

@@ -25,7 +25,7 @@ pub use adam::{Adam, scheduled_rate};
 pub use checkpoint::checkpoint_path;
 pub use config::{Length, LossWeights, TrainConfig};
 pub use error::{TrainError, TrainErrorKind};
-pub use export::{CARD_KEY, export};
+pub use export::{CARD_KEY, export, import};
 pub use network::TransformerNetwork;
 pub use photo::{Photo, PhotoSet, View};
 pub use random::Random;

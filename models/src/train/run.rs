@@ -83,6 +83,9 @@ pub fn run(
     let photos = PhotoSet::read(&config.photos)?;
     let preview = config.preview.as_ref().map(|path| Photo::read(path, None)).transpose()?;
     let mut trainer = Trainer::new(config.clone(), features, &painting, photos)?;
+    if let Some(start) = &config.start {
+        trainer.start_from(&std::fs::read(start).map_err(|source| TrainError::io(start, source))?)?;
+    }
     let saved = checkpoint_path(&config.out);
     let mut lengths = match config.length {
         Length::Iterations { main, steady } => Some((main, steady)),
@@ -154,6 +157,7 @@ fn finish(trainer: &Trainer, command: &str, saved: &std::path::Path) -> Result<T
         "painting": file_name(&config.style),
         "command": command,
         "seed": config.seed,
+        "start_blake3": trainer.start(),
         "width": config.width,
         "crop": config.crop,
         "style_size": config.style_size,

@@ -10,25 +10,39 @@ use pulp::{Arch, Simd, WithSimd};
 
 /// Output channels that one register block of the weight gradient holds.
 const CHANNEL_BLOCK: usize = 4;
-/// Vectors of pixels that one register block of the correlation holds: with six channels, twelve sums, two vectors of pixels
-/// and one weight just fit the sixteen registers of AVX2.
-const PIXEL_VECTORS: usize = 2;
 /// Taps that one block of the weight gradient holds.
 const TAP_BLOCK: usize = 3;
 /// Pixels of a row group of the weight gradient: enough to pay for loading the sums.
 const GROUP_PIXELS: usize = 192;
 
 /// Where the taps of a convolution read: base offsets into a padded buffer, its row stride, and the output size.
+///
+/// Taps come in runs of neighbours (a kernel row, where the stride is one), so that one check serves a run.
 #[derive(Debug, Clone)]
 pub(crate) struct TapGrid {
-    /// Base offset of each tap.
+    /// Base offset of the first tap of each run; the others follow at one float each.
     pub(crate) bases: Vec<usize>,
+    /// Taps of a run.
+    pub(crate) run: usize,
     /// Floats from one row of the buffer to the next.
     pub(crate) row_stride: usize,
     /// Output rows.
     pub(crate) height: usize,
     /// Output columns.
     pub(crate) width: usize,
+}
+
+impl TapGrid {
+    /// Number of taps.
+    pub(crate) fn taps(&self) -> usize {
+        self.bases.len() * self.run
+    }
+
+    /// The same taps as runs of one.
+    fn single(&self) -> Self {
+        let bases = self.bases.iter().flat_map(|&base| base..base + self.run).collect();
+        Self { bases, run: 1, ..*self }
+    }
 }
 
 /// Weights as the kernel reads them: blocks of output channels, in each block tap by tap.
@@ -55,7 +69,8 @@ impl PackedWeights {
     }
 }
 
-/// Output channels of the next register block, of `left` ones: sixes, and fours rather than a six with a rest of one or two.
+/// Output channels of the next register block, of `left` ones: with six channels, twelve sums, two vectors of pixels and one
+/// weight just fit the sixteen registers of AVX2; so sixes, and fours rather than a six with a rest of one or two.
 #[inline(always)]
 fn block_channels(left: usize) -> usize {
     match left {
@@ -79,9 +94,17 @@ pub(crate) fn correlate(
     relu: bool,
     out: &mut [f32],
 ) {
-    assert_eq!(grid.bases.len(), weights.taps, "one base a tap");
+    assert_eq!(grid.taps(), weights.taps, "a weight for every tap");
     assert_eq!(out.len(), weights.channels * grid.height * grid.width, "output planes");
-    Arch::new().dispatch(Correlate { input, grid, weights, bias, relu, out });
+    match grid.run {
+        9 => Arch::new().dispatch(Correlate::<9> { input, grid, weights, bias, relu, out }),
+        3 => Arch::new().dispatch(Correlate::<3> { input, grid, weights, bias, relu, out }),
+        1 => Arch::new().dispatch(Correlate::<1> { input, grid, weights, bias, relu, out }),
+        _ => {
+            let grid = &grid.single();
+            Arch::new().dispatch(Correlate::<1> { input, grid, weights, bias, relu, out });
+        }
+    }
 }
 
 /// Adds `sum_{y,x} gradient[c][y][x] * input[base_t + y * row_stride + x]` to `out[c][t]`.
@@ -98,11 +121,12 @@ pub(crate) fn accumulate_weight_gradient(
     out: &mut [f32],
 ) {
     assert_eq!(gradient.len(), channels * grid.height * grid.width, "gradient planes");
-    assert_eq!(out.len(), channels * grid.bases.len(), "weight gradient");
+    assert_eq!(out.len(), channels * grid.taps(), "weight gradient");
+    let grid = &grid.single();
     Arch::new().dispatch(WeightGradient { input, grid, gradient, channels, out });
 }
 
-struct Correlate<'a> {
+struct Correlate<'a, const RUN: usize> {
     input: &'a [f32],
     grid: &'a TapGrid,
     weights: &'a PackedWeights,
@@ -111,18 +135,29 @@ struct Correlate<'a> {
     out: &'a mut [f32],
 }
 
-impl WithSimd for Correlate<'_> {
+impl<const RUN: usize> WithSimd for Correlate<'_, RUN> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let step = PIXEL_VECTORS * S::F32_LANES;
+        // With few channels more pixels make up for the sums that are missing to keep the multipliers busy.
+        if self.weights.channels <= 3 { self.rows::<S, 3>(simd) } else { self.rows::<S, 2>(simd) }
+    }
+}
+
+// Loops over indices, not iterators: everything here must become part of one function with the wide instructions, and
+// iterator adapters were left out of it as calls.
+#[allow(clippy::needless_range_loop)]
+impl<const RUN: usize> Correlate<'_, RUN> {
+    #[inline(always)]
+    fn rows<S: Simd, const V: usize>(&mut self, simd: S) {
+        let step = V * S::F32_LANES;
         for y in 0..self.grid.height {
             let mut x = 0;
             while x < self.grid.width {
                 let width = self.grid.width - x;
                 if width >= step {
-                    self.pixels::<S, PIXEL_VECTORS>(simd, y, x, step);
+                    self.pixels::<S, V>(simd, y, x, step);
                     x += step;
                 } else {
                     self.pixels::<S, 1>(simd, y, x, width.min(S::F32_LANES));
@@ -131,21 +166,16 @@ impl WithSimd for Correlate<'_> {
             }
         }
     }
-}
 
-// Loops over indices, not iterators: everything here must become part of one function with the wide instructions, and
-// iterator adapters were left out of it as calls.
-#[allow(clippy::needless_range_loop)]
-impl Correlate<'_> {
     #[inline(always)]
     fn pixels<S: Simd, const V: usize>(&mut self, simd: S, y: usize, x: usize, width: usize) {
         let mut channel = 0;
         while channel < self.weights.channels {
             let count = block_channels(self.weights.channels - channel);
             match count {
-                6 => self.block::<S, V, 6>(simd, channel, y, x, width),
-                5 => self.block::<S, V, 5>(simd, channel, y, x, width),
-                4 => self.block::<S, V, 4>(simd, channel, y, x, width),
+                6 if V < 3 => self.block::<S, V, 6>(simd, channel, y, x, width),
+                5 if V < 3 => self.block::<S, V, 5>(simd, channel, y, x, width),
+                4 if V < 3 => self.block::<S, V, 4>(simd, channel, y, x, width),
                 3 => self.block::<S, V, 3>(simd, channel, y, x, width),
                 2 => self.block::<S, V, 2>(simd, channel, y, x, width),
                 _ => self.block::<S, V, 1>(simd, channel, y, x, width),
@@ -163,9 +193,12 @@ impl Correlate<'_> {
         x: usize,
         width: usize,
     ) {
+        // Several vectors are always whole: a constant width frees the inner loop of checks.
+        let width = if V > 1 { V * S::F32_LANES } else { width };
         let taps = self.weights.taps;
         let weights = &self.weights.values[channel * taps..(channel + C) * taps];
-        let bases = &self.grid.bases[..taps];
+        let (weights, _) = weights.as_chunks::<C>();
+        let (runs, _) = weights.as_chunks::<RUN>();
         let origin = y * self.grid.row_stride + x;
         let mut sums = [[simd.splat_f32s(0.0); V]; C];
         if let Some(bias) = self.bias {
@@ -173,13 +206,18 @@ impl Correlate<'_> {
                 sums[c] = [simd.splat_f32s(bias[channel + c]); V];
             }
         }
-        for tap in 0..taps {
-            let start = bases[tap] + origin;
-            let pixels = load::<S, V>(simd, &self.input[start..start + width]);
-            for c in 0..C {
-                let weight = simd.splat_f32s(weights[tap * C + c]);
-                for v in 0..V {
-                    sums[c][v] = simd.mul_add_e_f32s(pixels[v], weight, sums[c][v]);
+        let bases = &self.grid.bases[..runs.len()];
+        for run in 0..runs.len() {
+            let start = bases[run] + origin;
+            let row = &self.input[start..start + (width + RUN - 1)];
+            let weights = &runs[run];
+            for tap in 0..RUN {
+                let pixels = load::<S, V>(simd, &row[tap..tap + width]);
+                for c in 0..C {
+                    let weight = simd.splat_f32s(weights[tap][c]);
+                    for v in 0..V {
+                        sums[c][v] = simd.mul_add_e_f32s(pixels[v], weight, sums[c][v]);
+                    }
                 }
             }
         }
@@ -345,46 +383,43 @@ impl WeightGradient<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::random::Random;
 
-    fn noise(len: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        (0..len)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-            })
-            .collect()
+    fn noise(len: usize, seed: u64) -> Vec<f32> {
+        let mut random = Random::new(seed, 0);
+        (0..len).map(|_| random.between(-1.0, 1.0)).collect()
     }
 
-    fn check(channels: usize, height: usize, width: usize) {
-        let row_stride = width + 3;
-        let bases: Vec<usize> = (0..7).map(|tap| tap * 5 + tap % 3).collect();
-        let grid = TapGrid { bases, row_stride, height, width };
+    fn check(channels: usize, run: usize, height: usize, width: usize) {
+        let row_stride = width + 10;
+        let bases: Vec<usize> = (0..4).map(|row| row * 5 + row % 3).collect();
+        let grid = TapGrid { bases, run, row_stride, height, width };
+        let taps = grid.taps();
         let input = noise(height * row_stride + 64, 1);
-        let weights = noise(7 * channels, 2);
+        let weights = noise(taps * channels, 2);
         let bias = noise(channels, 3);
         let gradient = noise(channels * height * width, 4);
         let mut out = vec![0.0; channels * height * width];
-        let packed = PackedWeights::pack(7, channels, |tap, channel| weights[channel * 7 + tap]);
+        let packed = PackedWeights::pack(taps, channels, |tap, channel| weights[channel * taps + tap]);
         correlate(&input, &grid, &packed, Some(&bias), false, &mut out);
-        let mut slopes = vec![0.0; channels * 7];
+        let mut slopes = vec![0.0; channels * taps];
         accumulate_weight_gradient(&input, &grid, &gradient, channels, &mut slopes);
         for c in 0..channels {
-            let mut expected_slopes = [0.0_f64; 7];
-            for y in 0..height {
-                for x in 0..width {
-                    let mut expected = f64::from(bias[c]);
-                    for tap in 0..7 {
-                        let pixel = f64::from(input[grid.bases[tap] + y * row_stride + x]);
-                        expected += f64::from(weights[c * 7 + tap]) * pixel;
-                        expected_slopes[tap] += f64::from(gradient[(c * height + y) * width + x]) * pixel;
-                    }
-                    let got = f64::from(out[(c * height + y) * width + x]);
-                    assert!((got - expected).abs() < 1e-5, "c {c} y {y} x {x}: {got} for {expected}");
+            let mut expected_slopes = vec![0.0_f64; taps];
+            for pixel in 0..height * width {
+                let (y, x) = (pixel / width, pixel % width);
+                let mut expected = f64::from(bias[c]);
+                for tap in 0..taps {
+                    let base = grid.bases[tap / run] + tap % run;
+                    let value = f64::from(input[base + y * row_stride + x]);
+                    expected += f64::from(weights[c * taps + tap]) * value;
+                    expected_slopes[tap] += f64::from(gradient[c * height * width + pixel]) * value;
                 }
+                let got = f64::from(out[c * height * width + pixel]);
+                assert!((got - expected).abs() < 1e-4, "c {c} y {y} x {x}: {got} for {expected}");
             }
-            for tap in 0..7 {
-                let got = f64::from(slopes[c * 7 + tap]);
+            for tap in 0..taps {
+                let got = f64::from(slopes[c * taps + tap]);
                 assert!((got - expected_slopes[tap]).abs() < 1e-3, "c {c} tap {tap}");
             }
         }
@@ -392,9 +427,11 @@ mod tests {
 
     #[test]
     fn every_block_size_and_tail_sums_right() {
-        for channels in [1, 2, 3, 4, 5, 8] {
+        for channels in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16] {
             for width in [1, 7, 8, 16, 23, 24, 33, 50] {
-                check(channels, 3, width);
+                for run in [1, 2, 3, 9] {
+                    check(channels, run, 3, width);
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Adam, scheduled_rate};
 use super::config::{LossWeights, TrainConfig};
 use super::error::TrainError;
+use super::export::import;
 use super::network::TransformerNetwork;
 use super::photo::{Photo, PhotoSet};
 use super::random::Random;
@@ -65,6 +66,7 @@ pub struct Trainer {
     photos: PhotoSet,
     targets: Vec<Tensor>,
     content_floor: f32,
+    start: Option<String>,
 }
 
 impl Trainer {
@@ -94,7 +96,22 @@ impl Trainer {
         let adam = Adam::new(network.variables(), config.clip);
         let content_floor = typical_energy(&features, &photos, &config)?;
         let mean = Losses::default();
-        Ok(Self { config, network, adam, iteration: 0, mean, features, photos, targets, content_floor })
+        Ok(Self { config, network, adam, iteration: 0, mean, features, photos, targets, content_floor, start: None })
+    }
+
+    /// Starts from the weights of a style file; to be called before the first step.
+    ///
+    /// # Errors
+    /// When the file does not fit the network.
+    pub fn start_from(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
+        import(&self.network, bytes)?;
+        self.start = Some(blake3::hash(bytes).to_hex().to_string());
+        Ok(())
+    }
+
+    /// BLAKE3 of the style file that training started from, as hex.
+    pub fn start(&self) -> Option<&str> {
+        self.start.as_deref()
     }
 
     /// The network as trained so far.
