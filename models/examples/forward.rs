@@ -1,20 +1,26 @@
 //! Runs the transformer network when told to, for scripts that measure it beside other programs.
 //!
-//! `forward WEIGHTS WIDTH HEIGHT THREADS INPUT OUTPUT [ISA]` reads INPUT (f32, three planes of RGB on 0..255), then
+//! `forward WEIGHTS WIDTH HEIGHT THREADS INPUT OUTPUT [ISA] [--precision reduced]` reads INPUT (f32, three planes of RGB on 0..255), then
 //! answers every line on stdin with a forward pass and a line on stdout; at the end of stdin it writes the last
-//! result to OUTPUT. It takes no times itself: whoever asks does. The first line on stdout describes the run.
+//! result to OUTPUT. Reduced precision is calibrated on the picture upside down, so that it meets values it has not seen.
+//! It takes no times itself: whoever asks does. The first line on stdout describes the run.
 
 use restyle_models::kernels::Isa;
 use restyle_models::pixels::RgbPlanes;
+use restyle_models::ranges::Ranges;
 use restyle_models::transform_net::TransformNet;
 use restyle_models::weights::StyleWeights;
 use std::error::Error;
 use std::io::{BufRead as _, Write as _};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let reduced = args.ends_with(&["--precision".to_owned(), "reduced".to_owned()]);
+    if reduced {
+        args.truncate(args.len() - 2);
+    }
     let [weights, width, height, threads, input, output, rest @ ..] = args.as_slice() else {
-        return Err("usage: forward WEIGHTS WIDTH HEIGHT THREADS INPUT OUTPUT [ISA]".into());
+        return Err("usage: forward WEIGHTS WIDTH HEIGHT THREADS INPUT OUTPUT [ISA] [--precision reduced]".into());
     };
     let isa = match rest.first() {
         None => Isa::detect(),
@@ -24,11 +30,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let weights = StyleWeights::load(&std::fs::read(weights)?)?;
-    let mut net = TransformNet::with_isa(&weights, threads.parse()?, isa)?;
     let rgb = read_planes(&std::fs::read(input)?, width.parse()?, height.parse()?)?;
     let mut out = RgbPlanes::default();
+    let mut net = TransformNet::with_isa(&weights, threads.parse()?, isa)?;
+    if reduced {
+        let (mut ranges, mut turned) = (Ranges::default(), rgb.clone());
+        turned.planes.iter_mut().for_each(|plane| plane.reverse());
+        net.observe(&turned, &mut out, &mut ranges);
+        net = TransformNet::with_ranges(&weights, threads.parse()?, isa, Some(&ranges))?;
+    }
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{isa}")?;
+    writeln!(stdout, "{isa}{}", if reduced { " reduced" } else { "" })?;
     stdout.flush()?;
     for line in std::io::stdin().lock().lines() {
         line?;

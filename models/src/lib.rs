@@ -8,6 +8,7 @@
 //! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes), [`oracle`] (what the
 //! kernels are checked against).
 
+pub mod calibrate;
 pub mod device;
 pub mod error;
 pub mod kernels;
@@ -15,6 +16,7 @@ pub mod kernels;
 pub mod loss;
 pub mod oracle;
 pub mod pixels;
+pub mod ranges;
 pub mod resize;
 pub mod shipped;
 pub mod style;
@@ -29,5 +31,5 @@ pub mod weights;
 
 pub use device::DeviceChoice;
 pub use error::{ModelError, ModelErrorKind};
-pub use style::{StyleModel, StylizeOptions, build};
+pub use style::{StyleModel, StylizeOptions, build, build_with};
 pub use weights::StyleWeights;

@@ -2,7 +2,9 @@
 
 use crate::ModelError;
 use crate::device::DeviceChoice;
+use crate::kernels::Isa;
 use crate::pixels::{Picture, PixelFormat, RgbPlanes, from_rgb, to_rgb};
+use crate::ranges::Ranges;
 use crate::resize::PlaneResizer;
 use crate::transform_net::TransformNet;
 use crate::weights::StyleWeights;
@@ -43,12 +45,23 @@ pub fn build(
     device: &DeviceChoice,
     threads: usize,
 ) -> Result<Box<dyn StyleModel>, ModelError> {
+    build_with(weights, device, threads, None)
+}
+
+/// As [`build`]; in reduced precision where there are ranges of a calibration that was accepted.
+///
+/// # Errors
+/// As [`build`]; `Weights` also where the ranges are of another network.
+pub fn build_with(
+    weights: &Arc<StyleWeights>,
+    device: &DeviceChoice,
+    threads: usize,
+    ranges: Option<&Ranges>,
+) -> Result<Box<dyn StyleModel>, ModelError> {
     device.check()?;
     Ok(Box::new(CpuStyle {
-        net: TransformNet::new(weights, threads)?,
-        resizer: PlaneResizer::new(),
-        picture: RgbPlanes::default(),
-        scored: RgbPlanes::default(),
+        net: TransformNet::with_ranges(weights, threads, Isa::detect(), ranges)?,
+        scored: ScoredPlanes::default(),
         stylized: RgbPlanes::default(),
     }))
 }
@@ -56,13 +69,34 @@ pub fn build(
 /// The transformer network on the CPU, with its planes kept between pictures.
 struct CpuStyle {
     net: TransformNet,
+    scored: ScoredPlanes,
+    /// Raw output of the network.
+    stylized: RgbPlanes,
+}
+
+/// What the network sees of pictures, with planes kept between them.
+#[derive(Default)]
+pub(crate) struct ScoredPlanes {
     resizer: PlaneResizer,
     /// RGB at the picture's size: before scoring, and after scoring at another width.
     picture: RgbPlanes,
     /// RGB at the size of scoring, where it is another.
     scored: RgbPlanes,
-    /// Raw output of the network.
-    stylized: RgbPlanes,
+}
+
+impl ScoredPlanes {
+    /// Returns a picture as the network sees it.
+    pub(crate) fn of(&mut self, picture: &Picture, score_width: Option<u32>) -> Result<&RgbPlanes, ModelError> {
+        let size = (picture.width as usize, picture.height as usize);
+        let scored_size = score_size(picture, score_width)?;
+        to_rgb(picture, &mut self.picture)?;
+        if scored_size == size {
+            return Ok(&self.picture);
+        }
+        self.scored.reshape(scored_size.0, scored_size.1);
+        self.resizer.resize(&self.picture, size, &mut self.scored)?;
+        Ok(&self.scored)
+    }
 }
 
 impl StyleModel for CpuStyle {
@@ -77,16 +111,13 @@ impl CpuStyle {
     fn stylize_one(&mut self, picture: &Picture, options: &StylizeOptions) -> Result<Picture, ModelError> {
         let size = (picture.width as usize, picture.height as usize);
         let scored_size = score_size(picture, options.score_width)?;
-        to_rgb(picture, &mut self.picture)?;
+        self.net.forward(self.scored.of(picture, options.score_width)?, &mut self.stylized);
         if scored_size == size {
-            self.net.forward(&self.picture, &mut self.stylized);
             return from_rgb(&self.stylized, options.output, picture.width, picture.height);
         }
-        self.scored.reshape(scored_size.0, scored_size.1);
-        self.resizer.resize(&self.picture, size, &mut self.scored)?;
-        self.net.forward(&self.scored, &mut self.stylized);
-        self.resizer.resize(&self.stylized, scored_size, &mut self.picture)?;
-        from_rgb(&self.picture, options.output, picture.width, picture.height)
+        let ScoredPlanes { resizer, picture: restored, .. } = &mut self.scored;
+        resizer.resize(&self.stylized, scored_size, restored)?;
+        from_rgb(restored, options.output, picture.width, picture.height)
     }
 }
 

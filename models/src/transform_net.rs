@@ -12,6 +12,7 @@ use crate::kernels::{
     ViewMut,
 };
 use crate::pixels::RgbPlanes;
+use crate::ranges::Ranges;
 use crate::weights::{NormWeights, StyleWeights};
 use std::mem::swap;
 
@@ -37,6 +38,8 @@ pub struct TransformNet {
     last: PackedLast,
     team: Team,
     memory: Memory,
+    /// What was seen so far, where somebody asks.
+    observed: Option<Ranges>,
 }
 
 /// Activations lie in two places by turns, so that a layer's input and output are never the same.
@@ -73,10 +76,39 @@ impl TransformNet {
     /// # Errors
     /// Also `Device` where this processor lacks the set.
     pub fn with_isa(weights: &StyleWeights, threads: usize, isa: Isa) -> Result<Self, ModelError> {
+        Self::with_ranges(weights, threads, isa, None)
+    }
+
+    /// As [`Self::with_isa`] in reduced precision, scaled by the ranges that [`Self::observe`] found: 16-bit integers in the
+    /// products of all 3x3 convolutions, f32 elsewhere.
+    ///
+    /// # Errors
+    /// Also `Weights` where the ranges are of another network.
+    pub fn with_ranges(
+        weights: &StyleWeights,
+        threads: usize,
+        isa: Isa,
+        ranges: Option<&Ranges>,
+    ) -> Result<Self, ModelError> {
         if !Isa::available().contains(&isa) {
             return Err(ModelError::Device(format!("this processor has no {isa}")));
         }
-        let conv = |name: &str, sampling| Ok::<_, ModelError>(PackedConv::pack(isa, sampling, &weights.conv(name)?));
+        if let Some(ranges) = ranges {
+            ranges.check(weights.shape().blocks)?;
+        }
+        // Layers are built in the order in which they run, which is that of their ranges.
+        let mut layers = 0..;
+        let mut conv = |name: &str, sampling| {
+            let (layer, weights) = (layers.next().unwrap_or_default(), weights.conv(name)?);
+            Ok::<_, ModelError>(match ranges {
+                None => PackedConv::pack(isa, sampling, &weights),
+                Some(ranges) => PackedConv::pack_reduced(isa, sampling, &weights, ranges.layer(layer)),
+            })
+        };
+        let down = [
+            (conv("conv2", Sampling::Down)?, weights.norm("in2")?),
+            (conv("conv3", Sampling::Down)?, weights.norm("in3")?),
+        ];
         let blocks = (1..=weights.shape().blocks)
             .map(|block| {
                 Ok(Block {
@@ -93,10 +125,7 @@ impl TransformNet {
             isa,
             first: PackedFirst::pack(isa, &weights.conv("conv1")?),
             first_norm: weights.norm("in1")?,
-            down: [
-                (conv("conv2", Sampling::Down)?, weights.norm("in2")?),
-                (conv("conv3", Sampling::Down)?, weights.norm("in3")?),
-            ],
+            down,
             blocks,
             up: [
                 (conv("deconv1", Sampling::Up)?, weights.norm("in4")?),
@@ -105,7 +134,21 @@ impl TransformNet {
             last: PackedLast::pack(isa, &weights.conv("deconv3")?),
             team,
             memory: Memory::default(),
+            observed: None,
         })
+    }
+
+    /// As [`Self::forward`], and widens `ranges` by what the 3x3 convolutions took in.
+    ///
+    /// # Panics
+    /// Also where the network is of reduced precision.
+    pub fn observe(&mut self, rgb: &RgbPlanes, out: &mut RgbPlanes, ranges: &mut Ranges) {
+        if ranges.is_empty() {
+            *ranges = Ranges::nothing(self.blocks.len());
+        }
+        self.observed = Some(std::mem::take(ranges));
+        self.forward(rgb, out);
+        *ranges = self.observed.take().unwrap_or_default();
     }
 
     /// Returns the instruction set in use.
@@ -163,18 +206,18 @@ impl TransformNet {
     fn narrow(&mut self, rgb: &RgbPlanes, layouts: &Layouts) {
         let Memory { wide, narrow, moments, affine } = &mut self.memory;
         let (wide, narrow) = (wide.as_mut_slice(), narrow.as_mut_slice());
-        let team = &mut self.team;
+        let (team, observed) = (&mut self.team, &mut self.observed);
         self.first.run(team, rgb, ViewMut::new(layouts.first, wide), moments);
         set_affine(affine, moments, &self.first_norm);
 
         let (conv, norm) = &self.down[0];
         let input = Input { values: View::new(layouts.first, wide), affine, load: Load::Relu };
-        conv.run(team, input, ViewMut::new(layouts.second, narrow), moments);
+        run(conv, team, input, ViewMut::new(layouts.second, narrow), moments, seen(observed, 0));
         set_affine(affine, moments, norm);
 
         let (conv, norm) = &self.down[1];
         let input = Input { values: View::new(layouts.second, narrow), affine, load: Load::Relu };
-        conv.run(team, input, ViewMut::new(layouts.trunk, wide), moments);
+        run(conv, team, input, ViewMut::new(layouts.trunk, wide), moments, seen(observed, 1));
         set_affine(affine, moments, norm);
     }
 
@@ -195,11 +238,14 @@ impl TransformNet {
                 _ => Load::AddKeep(View::new(extent, residual), keep),
             };
             let input = Input { values: View::new(extent, raw), affine, load };
-            block.conv1.run(&mut self.team, input, ViewMut::new(extent, inner), moments);
+            let (team, observed) = (&mut self.team, &mut self.observed);
+            let out = ViewMut::new(extent, inner);
+            run(&block.conv1, team, input, out, moments, seen(observed, 2 + 2 * index));
             set_affine(affine, moments, &block.norm1);
 
             let input = Input { values: View::new(extent, inner), affine, load: Load::Relu };
-            block.conv2.run(&mut self.team, input, ViewMut::new(extent, raw), moments);
+            let out = ViewMut::new(extent, raw);
+            run(&block.conv2, team, input, out, moments, seen(observed, 3 + 2 * index));
             set_affine(affine, moments, &block.norm2);
             swap(&mut residual, &mut kept);
             residual_part = 5 - residual_part;
@@ -211,19 +257,20 @@ impl TransformNet {
     fn widen(&mut self, layouts: &Layouts, residual_part: usize, out: &mut RgbPlanes) {
         let Memory { wide, narrow, moments, affine } = &mut self.memory;
         let (wide, narrow) = (wide.as_mut_slice(), narrow.as_mut_slice());
-        let team = &mut self.team;
+        let (team, observed) = (&mut self.team, &mut self.observed);
+        let layer = 2 + 2 * self.blocks.len();
         let part = part_len(&layouts.trunk);
 
         let (conv, norm) = &self.up[0];
         let residual = View::new(layouts.trunk, &wide[residual_part * part..]);
         let load = if self.blocks.is_empty() { Load::Relu } else { Load::Add(residual) };
         let input = Input { values: View::new(layouts.trunk, &wide[..part]), affine, load };
-        conv.run(team, input, ViewMut::new(layouts.third, narrow), moments);
+        run(conv, team, input, ViewMut::new(layouts.third, narrow), moments, seen(observed, layer));
         set_affine(affine, moments, norm);
 
         let (conv, norm) = &self.up[1];
         let input = Input { values: View::new(layouts.third, narrow), affine, load: Load::Relu };
-        conv.run(team, input, ViewMut::new(layouts.fourth, wide), moments);
+        run(conv, team, input, ViewMut::new(layouts.fourth, wide), moments, seen(observed, layer + 1));
         set_affine(affine, moments, norm);
 
         self.last.run(team, View::new(layouts.fourth, wide), affine, out);
@@ -233,6 +280,26 @@ impl TransformNet {
 /// Values of one part of the trunk's memory, in whole cache lines.
 fn part_len(extent: &Extent) -> usize {
     extent.len().next_multiple_of(16)
+}
+
+/// Runs a convolution, and notes what it takes in where somebody asks.
+fn run(
+    conv: &PackedConv,
+    team: &mut Team,
+    input: Input<'_>,
+    out: ViewMut<'_>,
+    moments: &mut Moments,
+    seen: Option<&mut [f32]>,
+) {
+    match seen {
+        None => conv.run(team, input, out, moments),
+        Some(peaks) => conv.run_observed(team, input, out, moments, peaks),
+    }
+}
+
+/// Returns the peaks of a layer, where they are asked for.
+fn seen(observed: &mut Option<Ranges>, layer: usize) -> Option<&mut [f32]> {
+    observed.as_mut().map(|ranges| ranges.layer_mut(layer))
 }
 
 fn set_affine(affine: &mut Affine, moments: &Moments, norm: &NormWeights) {

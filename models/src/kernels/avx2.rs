@@ -4,6 +4,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use super::isa::Kernel;
+use super::pairs::Pairs;
 use super::vector::Vector;
 use std::arch::x86_64::*;
 
@@ -19,6 +20,44 @@ pub(crate) struct Avx2(__m256);
 pub(crate) unsafe fn enter<K: Kernel>(kernel: K) {
     // SAFETY: the instructions are enabled here, and the processor has them.
     unsafe { kernel.run::<Avx2>() }
+}
+
+// SAFETY of the intrinsics below: as for `Vector`; pairs and results are the bytes that the caller promises.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Pairs for Avx2 {
+    type Register = __m256i;
+
+    #[inline(always)]
+    unsafe fn no_sums() -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const i16) -> __m256i {
+        unsafe { _mm256_loadu_si256(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const i16) -> __m256i {
+        unsafe { _mm256_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(sums, _mm256_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn to_float(sums: __m256i) -> Self {
+        Self(unsafe { _mm256_cvtepi32_ps(sums) })
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, to: *mut i16) {
+        unsafe {
+            // Limited as float, since the conversion gives the least integer for whatever does not fit.
+            let limited = _mm256_min_ps(_mm256_max_ps(self.0, _mm256_set1_ps(-32768.0)), _mm256_set1_ps(32767.0));
+            let rounded = _mm256_cvtps_epi32(limited);
+            let packed = _mm256_packs_epi32(rounded, rounded);
+            let joined = _mm256_permute4x64_epi64::<0b1000>(packed);
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(joined));
+        }
+    }
 }
 
 // SAFETY of the intrinsics below: each needs AVX2 or FMA alone, which the caller of a `Vector` function promises;

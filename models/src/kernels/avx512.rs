@@ -4,6 +4,7 @@
 #![cfg(target_arch = "x86_64")]
 
 use super::isa::Kernel;
+use super::pairs::Pairs;
 use super::vector::Vector;
 use std::arch::x86_64::*;
 
@@ -14,11 +15,47 @@ pub(crate) struct Avx512(__m512);
 /// Runs a kernel with AVX-512F enabled.
 ///
 /// # Safety
-/// The processor must have AVX-512F, AVX2 and FMA.
-#[target_feature(enable = "avx512f,avx2,fma")]
+/// The processor must have AVX-512F, AVX-512BW, AVX2 and FMA.
+#[target_feature(enable = "avx512f,avx512bw,avx2,fma")]
 pub(crate) unsafe fn enter<K: Kernel>(kernel: K) {
     // SAFETY: the instructions are enabled here, and the processor has them.
     unsafe { kernel.run::<Avx512>() }
+}
+
+// SAFETY of the intrinsics below: as for `Vector`, with AVX-512BW for the products; pairs and results are the bytes that
+// the caller promises.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Pairs for Avx512 {
+    type Register = __m512i;
+
+    #[inline(always)]
+    unsafe fn no_sums() -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+    #[inline(always)]
+    unsafe fn load_pairs(from: *const i16) -> __m512i {
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn splat_pair(from: *const i16) -> __m512i {
+        unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(sums, _mm512_madd_epi16(a, b)) }
+    }
+    #[inline(always)]
+    unsafe fn to_float(sums: __m512i) -> Self {
+        Self(unsafe { _mm512_cvtepi32_ps(sums) })
+    }
+    #[inline(always)]
+    unsafe fn store_rounded(self, to: *mut i16) {
+        unsafe {
+            // Limited as float, since the conversion gives the least integer for whatever does not fit.
+            let limited = _mm512_min_ps(_mm512_max_ps(self.0, _mm512_set1_ps(-32768.0)), _mm512_set1_ps(32767.0));
+            _mm256_storeu_si256(to.cast(), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(limited)));
+        }
+    }
 }
 
 // SAFETY of the intrinsics below: each needs AVX-512F alone, which the caller of a `Vector` function promises;

@@ -159,3 +159,78 @@ fn results_depend_on_no_thread() {
         assert!(run(2) == alone && run(5) == alone, "{isa}");
     }
 }
+
+/// Runs a convolution over a picture and returns its output and moments.
+fn convolved(conv: &PackedConv, isa: Isa, x: &Planar, affine: &Affine, threads: usize) -> (Planar, Vec<(f64, f64)>) {
+    let (extent, values) = x.packed(isa.lanes());
+    let to = conv.output(x.height, x.width);
+    let (mut team, mut moments) = (Team::new(threads).unwrap(), Moments::default());
+    let mut out = vec![f32::NAN; to.len()];
+    let input = Input { values: View::new(extent, &values), affine, load: Load::Relu };
+    conv.run(&mut team, input, ViewMut::new(to, &mut out), &mut moments);
+    (Planar::unpacked(to, &out), (0..to.channels).map(|channel| moments.join(channel)).collect())
+}
+
+fn observed(conv: &PackedConv, isa: Isa, x: &Planar, affine: &Affine) -> Vec<f32> {
+    let (extent, values) = x.packed(isa.lanes());
+    let to = conv.output(x.height, x.width);
+    let (mut team, mut moments) = (Team::new(2).unwrap(), Moments::default());
+    let (mut out, mut peaks) = (vec![f32::NAN; to.len()], vec![0.0; PackedConv::peak_count(conv.sampling)]);
+    let input = Input { values: View::new(extent, &values), affine, load: Load::Relu };
+    conv.run_observed(&mut team, input, ViewMut::new(to, &mut out), &mut moments, &mut peaks);
+    peaks
+}
+
+fn check_reduced(isa: Isa, case: &Case) {
+    let mut random = Seeded(case.seed);
+    let weights = ConvWeights {
+        kernel: random.values(case.ins * case.outs * 9),
+        bias: vec![0.0; case.outs],
+        out_channels: case.outs,
+        in_channels: case.ins,
+        kernel_size: 3,
+    };
+    let x = random_planar(&mut random, case.ins, case.height, case.width);
+    let pad = |value: f32| padded(&vec![value; case.ins], isa.lanes());
+    let affine = Affine { scale: pad(1.0), shift: pad(0.1) };
+    let full = PackedConv::pack(isa, case.sampling, &weights);
+    let peaks = observed(&full, isa, &x, &affine);
+    assert!(peaks.iter().all(|peak| peak.is_finite()), "{peaks:?}");
+    let reduced = PackedConv::pack_reduced(isa, case.sampling, &weights, &peaks);
+    let (expected, _) = convolved(&full, isa, &x, &affine, 1);
+    let (found, moments) = convolved(&reduced, isa, &x, &affine, case.threads);
+    // Sixteen bits in each factor: a wrong index gives errors of the order of one.
+    expected.assert_close(&found, 0.02, &format!("{isa} {case:?}"));
+    assert_eq!(convolved(&reduced, isa, &x, &affine, 1), (found, moments), "threads have no influence");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn reduced_precision_is_close_on_random_shapes(case in any_case()) {
+        for isa in Isa::available() {
+            check_reduced(isa, &case);
+        }
+    }
+
+    #[test]
+    fn inputs_beyond_what_was_seen_are_limited_and_nothing_overflows(seed in any::<u64>(), louder in 1.0f32..1e6) {
+        let mut random = Seeded(seed);
+        let weights = ConvWeights {
+            kernel: random.values(16 * 16 * 9), bias: vec![0.0; 16], out_channels: 16, in_channels: 16, kernel_size: 3,
+        };
+        let x = random_planar(&mut random, 16, 13, 17);
+        for isa in Isa::available() {
+            let affine = Affine { scale: vec![1.0; 16], shift: vec![0.0; 16] };
+            let peaks = observed(&PackedConv::pack(isa, Sampling::Same, &weights), isa, &x, &affine);
+            let reduced = PackedConv::pack_reduced(isa, Sampling::Same, &weights, &peaks);
+            let (quiet, _) = convolved(&reduced, isa, &x, &affine, 1);
+            let largest = |planar: &Planar| planar.values.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            let affine = Affine { scale: vec![louder; 16], shift: vec![0.0; 16] };
+            let (loud, _) = convolved(&reduced, isa, &x, &affine, 1);
+            // Limited inputs are no larger than four times the peaks; transforms amplify limited ones by what they sum up.
+            prop_assert!(largest(&loud).is_finite() && largest(&loud) < 400.0 * largest(&quiet).max(1.0));
+        }
+    }
+}

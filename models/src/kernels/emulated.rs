@@ -14,6 +14,8 @@ impl Emulated {
     }
 }
 
+super::pairs::plain_pairs!(Emulated, 16);
+
 impl Vector for Emulated {
     const LANES: usize = 16;
     const BLOCK_ROWS: usize = 12;

@@ -12,7 +12,7 @@ pub enum Isa {
     Portable,
     /// AVX2 with FMA.
     Avx2,
-    /// AVX-512F.
+    /// AVX-512F and AVX-512BW.
     Avx512,
     /// Plain Rust with the lanes and register blocks of AVX-512.
     #[cfg(test)]
@@ -42,7 +42,7 @@ impl Isa {
             if avx2 {
                 sets.push(Self::Avx2);
             }
-            if avx2 && is_x86_feature_detected!("avx512f") {
+            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
                 sets.push(Self::Avx512);
             }
         }

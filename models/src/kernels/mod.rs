@@ -13,6 +13,9 @@
 //!   layer's input transform applies scale, shift, ReLU and residual while it loads. Biases before a norm cancel and
 //!   are left out.
 //!
+//! With a calibration the products of 3x3 convolutions are of 16-bit integers (`pairs`, `reduced`): twice the
+//! multiplications a second of f32 and half the memory, exact sums.
+//!
 //! Reflection is an index, never a copy. Work is cut into tasks whose size depends on the picture and the instruction
 //! set alone, and each task's moments are joined in task order: results depend on neither threads nor batch.
 //!
@@ -30,8 +33,10 @@ pub mod first;
 pub mod isa;
 pub mod last;
 pub mod moments;
+mod pairs;
 pub mod peak;
 mod product;
+mod reduced;
 #[cfg(test)]
 mod reference;
 pub mod scheme;

@@ -189,6 +189,16 @@ macro_rules! register_blocks {
             // SAFETY: the caller's promise is the callee's.
             unsafe { super::product::gather_block::<Self, $rows, 1>(product, row, column) }
         }
+        #[inline(always)]
+        unsafe fn pairs_pair(product: &super::pairs::PairProduct, row: usize, column: usize) {
+            // SAFETY: the caller's promise is the callee's.
+            unsafe { super::pairs::pairs_block::<Self, $rows, 2>(product, row, column) }
+        }
+        #[inline(always)]
+        unsafe fn pairs_single(product: &super::pairs::PairProduct, row: usize, column: usize) {
+            // SAFETY: the caller's promise is the callee's.
+            unsafe { super::pairs::pairs_block::<Self, $rows, 1>(product, row, column) }
+        }
     };
 }
 pub(crate) use register_blocks;

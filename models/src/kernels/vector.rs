@@ -10,7 +10,7 @@
 /// # Safety
 /// Every function here must only be called where the implementation's instruction set is available, from code that
 /// is inlined into a function with that set enabled. Pointers must be valid for [`Vector::LANES`] values.
-pub(crate) trait Vector: Copy {
+pub(crate) trait Vector: super::pairs::Pairs {
     /// Values in a register.
     const LANES: usize;
     /// Rows of the register block of matrix products: with two columns of vectors it fills the registers.
@@ -36,6 +36,11 @@ pub(crate) trait Vector: Copy {
     /// The same for a last panel of one vector.
     unsafe fn gather_single(product: &super::product::GatheredProduct, row: usize, column: usize);
 
+    /// Multiplies rows of 16-bit integers by a panel of packed columns, see [`super::pairs::multiply_pairs`].
+    unsafe fn pairs_pair(product: &super::pairs::PairProduct, row: usize, column: usize);
+    /// The same for a last panel of one vector.
+    unsafe fn pairs_single(product: &super::pairs::PairProduct, row: usize, column: usize);
+
     /// Transposes `LANES` registers.
     unsafe fn transpose(rows: &mut [Self; 16]);
 
@@ -56,6 +61,8 @@ macro_rules! lanewise {
         Portable([op(a[0], b[0]), op(a[1], b[1]), op(a[2], b[2]), op(a[3], b[3])])
     }};
 }
+
+super::pairs::plain_pairs!(Portable, 4);
 
 impl Vector for Portable {
     const LANES: usize = 4;
