@@ -122,7 +122,15 @@ fn begin(inner: &Arc<Inner>, entry: &Arc<Entry>) {
         return;
     }
     let (own, job) = (Arc::clone(inner), Arc::clone(entry));
-    let spawned = std::thread::Builder::new().name("restyle-follow".into()).spawn(move || attempt(&own, &job));
+    let spawned = std::thread::Builder::new().name("restyle-follow".into()).spawn(move || {
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attempt(&own, &job)));
+        if unwound.is_err() && job.state() == JobState::Running {
+            let message = "the job's thread panicked: this is a bug in restyle".to_owned();
+            let error = ErrorView { kind: "job_failed".into(), message, frames: Vec::new() };
+            job.lock().live.control = None;
+            fail(&own, &job, NodeSeconds::default(), error);
+        }
+    });
     if let Err(error) = spawned {
         let message = format!("cannot start a thread for the job: {error}");
         fail(

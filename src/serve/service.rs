@@ -292,7 +292,9 @@ impl Inner {
         let config = self.config();
         let same = |standing: &Accepted| standing.request == request;
         if let Some(entry) = self.jobs().by_key.get(&(tenant.clone(), id.clone())) {
-            return admit::existing(same(&entry.lock().record.accepted), id, || entry.view(config.prices));
+            // A statement of its own: the view takes the same lock.
+            let is_same = same(&entry.lock().record.accepted);
+            return admit::existing(is_same, id, || entry.view(config.prices));
         }
         if self.draining.load(Ordering::SeqCst) {
             return Err(ServiceError::new(

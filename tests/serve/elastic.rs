@@ -1,6 +1,6 @@
 //! Nodes that come and go.
 
-use crate::{Site, files, until};
+use crate::{Site, until};
 use restyle::serve::view::{JobFilter, NodeState};
 use restyle::serve::{JobState, Scope, ServeConfig, Service};
 use std::time::Duration;
@@ -20,11 +20,10 @@ fn idleness_costs_nothing_and_ends_at_once() {
     let daemon = site.daemon("");
     until(&|| site.said(), || site.said().contains("restyle serves").then_some(()));
     let scorers = || {
-        let names = files(std::path::Path::new(&format!("/proc/{}/task", daemon.0.id())));
-        let is_scorer = |p: &std::path::PathBuf| {
-            p.ends_with("comm") && std::fs::read_to_string(p).is_ok_and(|name| name.contains("score"))
-        };
-        names.into_iter().filter(is_scorer).count()
+        let threads = std::fs::read_dir(format!("/proc/{}/task", daemon.0.id())).unwrap().flatten();
+        // A thread may end while it is looked at.
+        let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("score-")).count()
     };
     let before = daemon.resident();
     site.drop_clip("in-a/one.mp4");
