@@ -199,8 +199,12 @@ fn check_reduced(isa: Isa, case: &Case) {
     let reduced = PackedConv::pack_reduced(isa, case.sampling, &weights, &peaks);
     let (expected, _) = convolved(&full, isa, &x, &affine, 1);
     let (found, moments) = convolved(&reduced, isa, &x, &affine, case.threads);
-    // Sixteen bits in each factor: a wrong index gives errors of the order of one.
-    expected.assert_close(&found, 0.02, &format!("{isa} {case:?}"));
+    // Rounding is noise, and louder where the output transform weighs most: its size is bounded, and its peaks by ten times that.
+    // A wrong index gives errors of the order of one.
+    let what = format!("{isa} {case:?}");
+    let noise = expected.distance_rms(&found) / expected.rms().max(1e-3);
+    assert!(noise <= 0.005, "{what}: noise is {noise} of the values");
+    expected.assert_close(&found, 0.05, &what);
     assert_eq!(convolved(&reduced, isa, &x, &affine, 1), (found, moments), "threads have no influence");
 }
 

@@ -123,6 +123,12 @@ impl Planar {
         (sum / self.values.len() as f64).sqrt()
     }
 
+    /// Returns the root mean square of the differences to another array of the same shape.
+    pub(crate) fn distance_rms(&self, other: &Self) -> f64 {
+        let squares = self.values.iter().zip(&other.values).map(|(a, b)| f64::from(a - b).powi(2));
+        (squares.sum::<f64>() / self.values.len() as f64).sqrt()
+    }
+
     /// Panics unless every value is within `tolerance` times the expected root mean square.
     pub(crate) fn assert_close(&self, expected: &Self, tolerance: f64, what: &str) {
         let size = |p: &Self| (p.channels, p.height, p.width);
