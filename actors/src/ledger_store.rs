@@ -1,4 +1,4 @@
-//! The ledger's objects as files in a local folder.
+//! The ledger's objects as files in a local folder; in an object store with [`RemoteStore`].
 //!
 //! Create-once is: write a temporary file, `fdatasync` it, give it its name with `hard_link` (which
 //! fails where the name is taken), `fsync` the folder. A name therefore never shows a partial object,
@@ -11,7 +11,9 @@
 //! works on the job. Death releases both.
 
 mod files;
+mod lease;
 mod lock;
+mod remote;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,7 +29,9 @@ use restyle_engine::ledger::{
 use rustix::io::Errno;
 
 use files::{Files, Listed, SystemFiles};
+pub use lease::{Claimant, Lease};
 pub use lock::{Holder, JobLock, Locking};
+pub use remote::RemoteStore;
 
 const TEMP_FOLDER: &str = ".tmp";
 /// How often a folder that vanishes between making it and using it is made again.

@@ -2,7 +2,8 @@
 //!
 //! Nothing half-written is ever seen under the output's name. Locally the bytes are first complete and synced in the
 //! output's own folder, as a hard link to the staged file or as a hidden copy, and get their name last. Without
-//! `overwrite` the name is taken only if it is free, by the file system itself. The staged file stays where it is.
+//! `overwrite` the name is taken only if it is free, by the file system itself. An object store shows an object when it is
+//! complete, and takes a free name only by a condition on the request. The staged file stays where it is.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -17,6 +18,8 @@ use crate::join::digest;
 use crate::storage::{Location, MemoryStore};
 use crate::{ActorError, Result};
 
+mod remote;
+
 /// An object that stands at an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExistingOutput {
@@ -26,10 +29,12 @@ pub struct ExistingOutput {
     pub blake3: String,
 }
 
-/// Returns size and digest of what stands at an output; `None` where nothing does. Blocks; reads all of it.
+/// Returns size and digest of what stands at an output; `None` where nothing does. Blocks; reads all of it, except where
+/// an object store tells the digest that publishing put beside it.
 ///
 /// # Errors
-/// `Usage` where a folder stands there, `Storage` where it cannot be read, `Config` for stores that are not served.
+/// `Usage` where a folder stands there, `Storage` where it cannot be read, `Config` for a bucket that cannot be reached as
+/// configured.
 pub fn existing(output: &Location) -> Result<Option<ExistingOutput>> {
     match output {
         Location::File(path) => existing_file(path),
@@ -37,7 +42,7 @@ pub fn existing(output: &Location) -> Result<Option<ExistingOutput>> {
             bytes: bytes.len() as u64,
             blake3: blake3::hash(&bytes).to_hex().to_string(),
         })),
-        Location::Remote { .. } => Err(not_served(output)),
+        Location::Remote(object) => remote::existing(object),
     }
 }
 
@@ -65,12 +70,12 @@ fn existing_file(path: &Path) -> Result<Option<ExistingOutput>> {
 ///
 /// # Errors
 /// `Usage` where the name is a folder's or empty, `Storage` where the folder is missing or read-only, `DiskFull`,
-/// `Config` for stores that are not served.
+/// `Config` for a bucket that is not there or cannot be reached as configured.
 pub fn check_writable(output: &Location) -> Result<()> {
     let path = match output {
         Location::File(path) => path,
         Location::Memory { .. } => return Ok(()),
-        Location::Remote { .. } => return Err(not_served(output)),
+        Location::Remote(object) => return remote::check_writable(object),
     };
     if path.is_dir() {
         return Err(is_folder(path));
@@ -128,12 +133,12 @@ pub fn check_room(folder: &Path, bytes: u64) -> Result<()> {
 ///
 /// # Errors
 /// `Usage` where something stands there and `overwrite` is not set, or a folder does; `DiskFull` and `Storage` where the
-/// output's folder cannot be written; `Config` for stores that are not served.
+/// output's folder or store cannot be written; `Config` for a bucket that cannot be reached as configured.
 pub fn publish(staged: &Path, output: &Location, overwrite: bool) -> Result<()> {
     match output {
         Location::File(path) => publish_file(staged, path, overwrite),
         Location::Memory { store, key } => publish_object(staged, store, key, output, overwrite),
-        Location::Remote { .. } => Err(not_served(output)),
+        Location::Remote(object) => remote::publish(staged, object, overwrite),
     }
 }
 
@@ -249,12 +254,6 @@ fn is_folder(path: &Path) -> ActorError {
 
 fn is_taken(shown: &str) -> ActorError {
     ActorError::Usage(format!("{shown} is there already; name another output or add --overwrite"))
-}
-
-fn not_served(output: &Location) -> ActorError {
-    ActorError::Config(format!(
-        "output {output} lies in an object store, which this build does not serve; name a local path"
-    ))
 }
 
 #[cfg(test)]

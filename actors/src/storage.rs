@@ -1,8 +1,8 @@
 //! Where inputs and outputs lie, and ranged reads that notice when the object is no longer the one that was planned.
 //!
 //! A [`Location`] is parsed once and never prints credentials. A [`Blob`] is one object opened for reading: it is never
-//! held whole, every read is a range, and after every read the object's identity is looked at again, so that bytes of two
-//! versions never mix.
+//! held whole and every read is a range. An object store is asked for the very version that was opened; where it names
+//! none, and for files, the identity is looked at again after every read. Bytes of two versions never mix.
 
 use std::fmt;
 use std::future::Future;
@@ -11,14 +11,24 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use opendal::options::ReaderOptions;
 use opendal::{Operator, Reader};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ActorError, Result};
 
+mod access;
+mod folder;
 mod location;
+mod presign;
+mod remote;
 
+pub use access::{Access, AzblobAccess, GsAccess, Limits, S3Access, S3Keys, Secret};
+pub use folder::{Folder, FolderEntry, Listing};
 pub use location::{Location, MemoryStore};
+pub use presign::{SignedUrl, UrlRight};
+pub use remote::{HOW_TO_GIVE_KEYS, RemoteObject, Service};
+pub(crate) use remote::{describe, is_passing};
 
 /// Bytes at each end that the identity's digest covers.
 const DIGEST_BYTES: u64 = 1 << 20;
@@ -70,6 +80,8 @@ pub struct Blob {
     key: String,
     reader: Reader,
     identity: SourceIdentity,
+    /// Every read asks for the version that was opened, and fails where it is gone.
+    is_pinned: bool,
 }
 
 impl fmt::Debug for Blob {
@@ -83,30 +95,35 @@ impl Blob {
     ///
     /// # Errors
     /// `InputUnreadable` where there is no such object or it may not be read, `InputRefused` for folders, devices,
-    /// pipes and empty objects, `Config` for stores that this build does not serve.
+    /// pipes and empty objects, `Config` for buckets that cannot be reached as configured, `Storage` where a store does
+    /// not answer.
     pub fn open(location: &Location) -> Result<Self> {
-        let (operator, key, size) = match location {
+        let (operator, key) = match location {
             Location::File(path) => open_local(path)?,
-            Location::Memory { store, key } => {
-                let (operator, path) = (store.0.clone(), key.clone());
-                let metadata = block_on(async move { operator.stat(&path).await })?
-                    .map_err(|e| unreadable(location, &e.to_string()))?;
-                (store.0.clone(), key.clone(), metadata.content_length())
+            Location::Memory { store, key } => (store.0.clone(), key.clone()),
+            Location::Remote(object) if object.is_folder() => {
+                return Err(ActorError::InputUnreadable(format!("input {location} is a folder; give one video file")));
             }
-            Location::Remote { scheme, .. } => return Err(not_served(location, scheme)),
+            Location::Remote(object) => (object.operator()?, object.key().to_owned()),
         };
+        let (version, size) = observe_version(location, &operator, &key)
+            .map_err(|e| as_input(location, e))?
+            .ok_or_else(|| unreadable(location, "there is no such object; check its name"))?;
         if size == 0 {
             return Err(ActorError::InputUnreadable(format!("input {location} is empty (0 bytes); give a video file")));
         }
+        let etag = match (&version, location) {
+            (ObjectVersion::Object { etag, .. }, Location::Remote(_)) => etag.clone(),
+            _ => None,
+        };
+        let is_pinned = etag.is_some();
+        let options = ReaderOptions { if_match: etag, ..ReaderOptions::default() };
         let (for_reader, path) = (operator.clone(), key.clone());
-        let reader = block_on(async move { for_reader.reader(&path).await })?
-            .map_err(|e| unreadable(location, &e.to_string()))?;
-        let version = observe_version(location, &operator, &key)?
-            .ok_or_else(|| unreadable(location, "it vanished while it was opened"))?;
-        let identity =
-            SourceIdentity { url: location.to_string(), size, version: version.0, ends_digest: String::new() };
-        let mut blob = Self { location: location.clone(), operator, key, reader, identity };
-        blob.identity.ends_digest = blob.digest_ends()?;
+        let reader = block_on(async move { for_reader.reader_options(&path, options).await })?
+            .map_err(|e| unreadable(location, &describe(&e)))?;
+        let identity = SourceIdentity { url: location.to_string(), size, version, ends_digest: String::new() };
+        let mut blob = Self { location: location.clone(), operator, key, reader, identity, is_pinned };
+        blob.identity.ends_digest = blob.digest_ends().map_err(|e| as_input(location, e))?;
         Ok(blob)
     }
 
@@ -139,8 +156,10 @@ impl Blob {
         }
         let reader = self.reader.clone();
         let read = block_on(async move { reader.read(offset..end).await })?;
-        // Identity first: where the object changed, that is the error, whatever the read said.
-        self.verify()?;
+        if !self.is_pinned {
+            // Identity first: where the object changed, that is the error, whatever the read said.
+            self.verify()?;
+        }
         let bytes = read.map_err(|e| self.read_error(offset, &e))?;
         let mut count = 0;
         for chunk in bytes {
@@ -180,9 +199,14 @@ impl Blob {
     }
 
     fn read_error(&self, offset: u64, error: &opendal::Error) -> ActorError {
-        ActorError::Storage {
-            message: format!("cannot read {} at byte {offset}: {error}", self.location),
-            transient: error.is_temporary(),
+        match error.kind() {
+            opendal::ErrorKind::NotFound => self.changed("it was removed"),
+            opendal::ErrorKind::ConditionNotMatch => self.changed("it was replaced or written to"),
+            opendal::ErrorKind::RangeNotSatisfied => self.changed("it was cut short"),
+            _ => ActorError::Storage {
+                message: format!("cannot read {} at byte {offset}: {}", self.location, describe(error)),
+                transient: is_passing(error),
+            },
         }
     }
 
@@ -207,7 +231,7 @@ impl Blob {
 }
 
 /// Checks that a path can be read as a video and makes an operator for its folder.
-fn open_local(path: &Path) -> Result<(Operator, String, u64)> {
+fn open_local(path: &Path) -> Result<(Operator, String)> {
     let shown = path.display();
     let io = |e: std::io::Error| unreadable_io(path, &e);
     let metadata = std::fs::metadata(path).map_err(io)?;
@@ -231,7 +255,7 @@ fn open_local(path: &Path) -> Result<(Operator, String, u64)> {
     };
     let operator = Operator::new(opendal::services::Fs::default().root(&folder))
         .map_err(|e| ActorError::storage(format!("cannot open the folder of {shown}: {e}")))?;
-    Ok((operator, name, metadata.len()))
+    Ok((operator, name))
 }
 
 /// Asks the store which version stands there now, with its size; `None` where nothing does.
@@ -249,17 +273,30 @@ fn observe_version(location: &Location, operator: &Operator, key: &str) -> Resul
     let (operator, path) = (operator.clone(), key.to_owned());
     match block_on(async move { operator.stat(&path).await })? {
         Ok(m) => {
+            let etag = m.etag().map(str::to_owned);
             let version = ObjectVersion::Object {
-                etag: m.etag().map(str::to_owned),
                 version: m.version().map(str::to_owned),
-                last_modified: m.last_modified().map(|t| t.to_string()),
+                // An entity tag says more, and stores differ in how finely they tell the time.
+                last_modified: m.last_modified().filter(|_| etag.is_none()).map(|t| t.to_string()),
+                etag,
             };
             Ok(Some((version, m.content_length())))
         }
         Err(e) if e.kind() == opendal::ErrorKind::NotFound => Ok(None),
-        Err(e) => {
-            Err(ActorError::Storage { message: format!("cannot look at {location}: {e}"), transient: e.is_temporary() })
+        Err(e) => Err(match location {
+            Location::Remote(object) => object.error("look at", &e),
+            _ => ActorError::storage(format!("cannot look at {location}: {e}")),
+        }),
+    }
+}
+
+/// What keeps an input from being opened is an unreadable input, except where the store itself is at fault.
+fn as_input(location: &Location, error: ActorError) -> ActorError {
+    match error {
+        ActorError::Storage { message, transient: false } if matches!(location, Location::Remote(_)) => {
+            ActorError::InputUnreadable(message)
         }
+        error => error,
     }
 }
 
@@ -275,12 +312,6 @@ fn unreadable_io(path: &Path, error: &std::io::Error) -> ActorError {
         _ => return ActorError::InputUnreadable(format!("cannot read input {}: {error}", path.display())),
     };
     ActorError::InputUnreadable(format!("cannot read input {}: {why}; {what}", path.display()))
-}
-
-fn not_served(location: &Location, scheme: &str) -> ActorError {
-    ActorError::Config(format!(
-        "cannot read {location}: this build has no {scheme} service; copy the object to a local file, or use a build with it"
-    ))
 }
 
 /// Runs a future on the crate's own runtime and blocks until it is done.

@@ -1,13 +1,16 @@
-//! Where inputs and outputs lie: a path, a key of a memory service, or an object store that is only named.
+//! Where inputs and outputs lie: a path, a key of a memory service, or an object of an object store.
 //!
 //! A location is parsed once and never prints credentials.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use opendal::Operator;
 
-use super::block_on;
+use super::access::Access;
+use super::remote::{self, RemoteObject, Service};
+use super::{SignedUrl, UrlRight, block_on, presign};
 use crate::error::{ActorError, Result};
 
 /// Where an object lies.
@@ -22,13 +25,8 @@ pub enum Location {
         /// The key in it.
         key: String,
     },
-    /// An object store that is named but not served by this build.
-    Remote {
-        /// "s3", "azblob" or "gs".
-        scheme: String,
-        /// Bucket and key, without credentials or query.
-        path: String,
-    },
+    /// An object of S3, Azure Blob Storage or Google Cloud Storage.
+    Remote(RemoteObject),
 }
 
 /// A memory service of opendal that several locations can share.
@@ -99,20 +97,31 @@ impl fmt::Debug for MemoryStore {
 impl Location {
     /// Parses a path or a URL of the schemes `file:`, `s3:`, `azblob:`, `gs:`.
     ///
-    /// A text without one of these schemes is a path, whatever it looks like. Object stores are parsed so that messages
-    /// can name them; this build serves none.
+    /// A text without one of these schemes is a path, whatever it looks like. `azblob:` URLs are
+    /// `azblob://CONTAINER/KEY` in the account that the environment names, or `azblob://HOST/CONTAINER/KEY`; they may carry
+    /// a shared access signature as their query. How stores are reached comes from [`Access::from_env`].
     ///
     /// # Errors
-    /// `Usage` for an empty text, a `file:` URL with a host, or a URL of a scheme that nothing here serves.
+    /// `Usage` for an empty text, a `file:` URL with a host, a URL of a scheme that nothing here serves or a key that no
+    /// store can hold; `Config` for a URL that carries a key of an account.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::parse_with(text, Access::from_env)
+    }
+
+    /// Parses as [`Location::parse`] does; `access` says how object stores are reached, and is asked only for one.
+    ///
+    /// # Errors
+    /// As [`Location::parse`].
+    pub fn parse_with(text: &str, access: impl FnOnce() -> Access) -> Result<Self> {
         if text.is_empty() {
             return Err(ActorError::Usage("expected a path or a storage url, got an empty text".to_owned()));
         }
         let scheme = text.split_once(':').map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
         match scheme {
             Some((scheme, rest)) if scheme == "file" => parse_file_url(text, rest),
-            Some((scheme, rest)) if matches!(scheme.as_str(), "s3" | "azblob" | "gs") => {
-                Ok(Self::Remote { scheme, path: without_secrets(rest) })
+            Some((scheme, rest)) if Service::of_scheme(&scheme).is_some() => {
+                let service = Service::of_scheme(&scheme).expect("looked at just now");
+                remote::parse(service, rest, access()).map(Self::Remote)
             }
             Some((scheme, rest)) if rest.starts_with("//") && is_scheme(&scheme) && !Path::new(text).exists() => {
                 Err(ActorError::Usage(format!(
@@ -138,9 +147,24 @@ impl Location {
         let path = match self {
             Self::File(path) => path.as_path(),
             Self::Memory { key, .. } => Path::new(key),
-            Self::Remote { path, .. } => Path::new(path),
+            Self::Remote(object) => Path::new(object.key()),
         };
         path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase())
+    }
+
+    /// Makes a URL that lets whoever has it do one thing with this one object for a time. Blocks where credentials have
+    /// to be fetched; nothing is asked of the object.
+    ///
+    /// # Errors
+    /// `Usage` for files, memory, folders and lifetimes over a week; `Config` where the credentials at hand cannot make
+    /// a URL that grants less than they do.
+    pub fn presign(&self, right: UrlRight, lifetime: Duration) -> Result<SignedUrl> {
+        match self {
+            Self::Remote(object) => presign::presign(object, right, lifetime),
+            Self::File(_) | Self::Memory { .. } => Err(ActorError::Usage(format!(
+                "{self} cannot be reached by a url of its own; stream it through the service instead"
+            ))),
+        }
     }
 }
 
@@ -184,21 +208,12 @@ fn is_scheme(text: &str) -> bool {
     text.len() > 1 && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
-/// Cuts query and user part off what follows a URL's scheme.
-fn without_secrets(rest: &str) -> String {
-    let path = rest.trim_start_matches('/').split(['?', '#']).next().unwrap_or_default();
-    match path.split_once('/') {
-        Some((host, key)) => format!("{}/{key}", host.rsplit('@').next().unwrap_or_default()),
-        None => path.rsplit('@').next().unwrap_or_default().to_owned(),
-    }
-}
-
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Memory { key, .. } => write!(f, "memory:{key}"),
-            Self::Remote { scheme, path } => write!(f, "{scheme}://{path}"),
+            Self::Remote(object) => write!(f, "{object}"),
         }
     }
 }
