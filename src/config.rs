@@ -1,6 +1,8 @@
 //! Configuration in two layers: a raw mirror of file and flags, and a checked type whose existence proves it valid.
 
 use crate::error::{Error, ErrorKind};
+use crate::work_store::WorkPlace;
+use restyle_actors::storage::{HOW_TO_GIVE_KEYS, Location};
 use restyle_models::device::DeviceChoice;
 use serde::Deserialize;
 use std::num::NonZeroUsize;
@@ -17,7 +19,7 @@ pub struct RawConfig {
     pub device: Option<String>,
     /// Number of scorer nodes.
     pub workers: Option<usize>,
-    /// Folder of the work store.
+    /// Folder or storage URL of the work store.
     pub work_dir: Option<PathBuf>,
     /// Width in pixels at which frames are scored.
     pub size: Option<u32>,
@@ -48,10 +50,9 @@ impl RawConfig {
     /// [`ErrorKind::Configuration`] with the line when the text is not TOML, or names a key that does not exist.
     pub fn from_toml(text: &str, origin: &str) -> Result<Self, Error> {
         toml::from_str(text).map_err(|e| {
-            Error::new(
-                ErrorKind::Configuration,
-                format!("{origin}{}: {}", place(text, &e), e.message().lines().next().unwrap_or_default()),
-            )
+            let what = e.message().lines().next().unwrap_or_default();
+            let hint = if names_a_key(what) { format!("; {HOW_TO_GIVE_KEYS}") } else { String::new() };
+            Error::new(ErrorKind::Configuration, format!("{origin}{}: {what}{hint}", place(text, &e)))
         })
     }
 
@@ -108,10 +109,12 @@ impl RawConfig {
         if low_priority > WORKERS_MAX {
             return Err(out_of_range("low-priority", low_priority, 0, WORKERS_MAX));
         }
+        let work = WorkPlace::parse(self.work_dir.as_deref())?;
         let config = Config {
             device,
             workers,
-            work_dir: self.work_dir.map_or_else(default_work_dir, Ok)?,
+            work_dir: work.folder,
+            work_store: work.remote,
             hang_after: Duration::from_secs(hang_seconds),
             low_priority,
             preempted_return_after: (return_seconds > 0).then(|| Duration::from_secs(return_seconds)),
@@ -141,6 +144,13 @@ fn place(text: &str, error: &toml::de::Error) -> String {
     line.map_or_else(String::new, |line| format!(":{line}"))
 }
 
+/// Whether an unknown setting is somebody's attempt to write down a credential.
+fn names_a_key(message: &str) -> bool {
+    let unknown = message.split('`').nth(1).unwrap_or_default().to_ascii_lowercase();
+    message.starts_with("unknown field")
+        && ["key", "secret", "password", "token", "credential", "sas", "connection"].iter().any(|w| unknown.contains(w))
+}
+
 pub(crate) const WORKERS_MAX: usize = 256;
 pub(crate) const SIZE_MIN: u32 = 32;
 pub(crate) const SIZE_MAX: u32 = 8192;
@@ -161,8 +171,10 @@ pub struct Config {
     pub device: DeviceChoice,
     /// Scorer nodes; `None` lets the pipeline choose from cores and frame size.
     pub workers: Option<NonZeroUsize>,
-    /// Folder of the work store, created when missing.
+    /// Folder of the work store, created when missing; with `work_store`, of what lies beside it.
     pub work_dir: PathBuf,
+    /// Prefix of an object store that holds the work store instead of the folder.
+    pub work_store: Option<Location>,
     /// A scorer that shows no progress for so long while it has work is replaced.
     pub hang_after: Duration,
     /// How many of the scorer nodes, from the last, may be taken away at any moment; for onlookers and schedulers.
@@ -250,6 +262,26 @@ mod tests {
         let error = RawConfig::from_toml("sise = 320", "f.toml").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
         assert!(error.to_string().contains("sise"), "{error}");
+    }
+
+    #[test]
+    fn written_down_keys_are_refused_with_the_way_to_do_it() {
+        for name in ["account-key", "aws_secret_access_key", "sas-token"] {
+            let error = RawConfig::from_toml(&format!("{name} = \"plantedsecret\""), "f.toml").unwrap_err().to_string();
+            assert!(error.contains("AZURE_STORAGE_SAS_TOKEN") && !error.contains("plantedsecret"), "{error}");
+        }
+        let raw = RawConfig { work_dir: Some("s3://key:plantedsecret@b/p".into()), ..RawConfig::default() };
+        let error = raw.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!error.to_string().contains("plantedsecret"), "{error}");
+    }
+
+    #[test]
+    fn the_work_store_may_be_an_object_store() {
+        let (config, _) = RawConfig { work_dir: Some("s3://work/a/".into()), ..RawConfig::default() }.check().unwrap();
+        assert_eq!(config.work_store.unwrap().to_string(), "s3://work/a/");
+        let (config, _) = RawConfig { work_dir: Some("/w".into()), ..RawConfig::default() }.check().unwrap();
+        assert!(config.work_store.is_none() && config.work_dir == std::path::Path::new("/w"));
     }
 
     #[test]

@@ -7,12 +7,12 @@ use crate::event::{Event, Finished, NodeEvent, Planned, Progress};
 use crate::job::{Job, Overwrite};
 use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
+use crate::work_store::{WorkLock, WorkPlace, WorkStore};
 use crossbeam_channel::Sender;
 use restyle_actors::control::PassControl;
 use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
 use restyle_actors::feed::PassOrder;
 use restyle_actors::join::{JoinRequest, join};
-use restyle_actors::ledger_store::{Holder, JobLock, LocalStore};
 use restyle_actors::pass::{Pass, PassNews, PassReport, PassWork};
 use restyle_actors::score::{Scorer, StyleScorer};
 use restyle_actors::scored_log::ScoredLog;
@@ -54,18 +54,18 @@ struct Opened {
     plan: Plan,
     /// Where files of the job lie that are no objects: what is staged, hints.
     folder: PathBuf,
-    store: Arc<LocalStore>,
+    store: WorkStore,
     ledger_time: Spent,
-    _lock: JobLock,
+    _lock: WorkLock,
 }
 
 /// A job that this process alone may work on.
 struct Claimed {
     ledger: Ledger,
     folder: PathBuf,
-    store: Arc<LocalStore>,
+    store: WorkStore,
     ledger_time: Spent,
-    lock: JobLock,
+    lock: WorkLock,
 }
 
 /// What was done so far in this run.
@@ -102,7 +102,7 @@ impl Drive {
             device: config.device.to_string(),
             size: plan.source.video.upright_size(),
             encoder: format!("{} {}", plan.encoder.codec.name(), plan.encoder.pix_fmt),
-            work: config.work_dir.clone(),
+            work: WorkPlace::from(config).to_string().into(),
             warnings: prepared.warnings.clone(),
         }
     }
@@ -135,10 +135,10 @@ impl Drive {
 
     /// Takes the job for this process alone: waits while another one works on it.
     fn claim(&self, prepared: &Prepared) -> Result<Claimed, Error> {
-        let store = Arc::new(LocalStore::open(&self.config.work_dir)?);
+        let store = WorkStore::open(&WorkPlace::from(&self.config), self.control.token())?;
         let lock = self.lock(&store, prepared)?;
-        let folder = store.root().join("jobs").join(prepared.id.to_string());
-        let (timed, ledger_time) = TimedStore::new(store.clone(), Arc::clone(&self.clock));
+        let folder = store.job_folder(&prepared.id);
+        let (timed, ledger_time) = TimedStore::new(Arc::clone(store.objects()), Arc::clone(&self.clock));
         let ledger = Ledger::new(Arc::new(timed), prepared.id, crate::jobs::writer_name(&*self.clock));
         Ok(Claimed { ledger, folder, store, ledger_time, lock })
     }
@@ -150,7 +150,8 @@ impl Drive {
             crate::jobs::forget(&ledger, &folder)?;
         }
         ledger.open_or_create_job(&Request {
-            input: job.input.clone(),
+            // Without what a URL may carry besides its name.
+            input: prepared.blob.location().to_string(),
             output: prepared.output.to_string(),
             style: &prepared.style.name,
             style_digest: prepared.style.weights.describe().digest,
@@ -169,8 +170,8 @@ impl Drive {
         Ok(Opened { segments: ledger.segments(&stated), ledger, plan, folder, store, ledger_time, _lock: lock })
     }
 
-    fn lock(&self, store: &LocalStore, prepared: &Prepared) -> Result<JobLock, Error> {
-        let tell = |holder: &Holder| self.warn(&format!("{holder} works on this job: waiting for it"));
+    fn lock(&self, store: &WorkStore, prepared: &Prepared) -> Result<WorkLock, Error> {
+        let tell = |holder: &str| self.warn(&format!("{holder} works on this job: waiting for it"));
         store.lock_blocking(&prepared.id, self.control.token(), tell)?.ok_or_else(interrupted)
     }
 

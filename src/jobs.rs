@@ -1,7 +1,7 @@
 //! What a work folder holds: every job, how far it is, and what can go.
 
 use crate::error::Error;
-use restyle_actors::ledger_store::{LocalStore, Locking};
+use crate::work_store::{WorkPlace, WorkStore};
 use restyle_engine::clock::Clock;
 use restyle_engine::item::JobId;
 use restyle_engine::ledger::Ledger;
@@ -35,30 +35,31 @@ pub struct Pruned {
     pub kept: usize,
 }
 
-/// Lists the jobs of a work folder; a folder that is not there holds none.
+/// Lists the jobs of a work store; a folder that is not there holds none.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Storage`] when the folder cannot be read.
-pub fn list(work_dir: &Path) -> Result<Vec<JobSummary>, Error> {
-    let Some(store) = existing(work_dir)? else { return Ok(Vec::new()) };
-    Ledger::jobs(&*store)?.into_iter().map(|id| summary(&store, id)).collect()
+/// [`crate::ErrorKind::Storage`] when the store cannot be read.
+pub fn list(place: impl Into<WorkPlace>) -> Result<Vec<JobSummary>, Error> {
+    let Some(store) = WorkStore::existing(&place.into())? else { return Ok(Vec::new()) };
+    Ledger::jobs(&**store.objects())?.into_iter().map(|id| summary(&store, id)).collect()
 }
 
 /// Deletes finished jobs, and with `all` unfinished ones; never one that a process works on.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Storage`] when the folder cannot be read or an object not be deleted.
-pub fn prune(work_dir: &Path, all: bool) -> Result<Pruned, Error> {
-    let Some(store) = existing(work_dir)? else { return Ok(Pruned::default()) };
+/// [`crate::ErrorKind::Storage`] when the store cannot be read or an object not be deleted.
+pub fn prune(place: impl Into<WorkPlace>, all: bool) -> Result<Pruned, Error> {
+    let Some(store) = WorkStore::existing(&place.into())? else { return Ok(Pruned::default()) };
     let mut pruned = Pruned::default();
-    for id in Ledger::jobs(&*store)? {
-        let ledger = Ledger::new(store.clone(), id, "prune");
-        let lock = store.try_lock(&id)?;
-        if matches!(lock, Locking::Held(_)) && (all || ledger.out()?.is_some()) {
-            forget(&ledger, &store.root().join("jobs").join(id.to_string()))?;
-            pruned.deleted += 1;
-        } else {
-            pruned.kept += 1;
+    for id in Ledger::jobs(&**store.objects())? {
+        let ledger = Ledger::new(store.objects().clone(), id, "prune");
+        match store.try_lock(&id)? {
+            Some(lock) if all || ledger.out()?.is_some() => {
+                forget(&ledger, &store.job_folder(&id))?;
+                store.release(&id, lock);
+                pruned.deleted += 1;
+            }
+            _ => pruned.kept += 1,
         }
     }
     Ok(pruned)
@@ -78,11 +79,15 @@ pub(crate) fn forget(ledger: &Ledger, folder: &Path) -> Result<(), Error> {
 ///
 /// The segments of the job that finished last are kept, so that a lost output can be published again without scoring; the
 /// store therefore holds the leftovers of one job at most. Failing to delete is no failure of the job that finished.
-pub(crate) fn collect_others(finished: &Ledger, store: &LocalStore) {
+pub(crate) fn collect_others(finished: &Ledger, store: &WorkStore) {
     let collect = |id: JobId| -> Result<(), Error> {
         let ledger = Ledger::new(Arc::clone(finished.store()), id, "collect");
-        if id != *finished.job() && ledger.out()?.is_some() && matches!(store.try_lock(&id)?, Locking::Held(_)) {
+        if id != *finished.job()
+            && ledger.out()?.is_some()
+            && let Some(lock) = store.try_lock(&id)?
+        {
             ledger.collect_garbage()?;
+            store.release(&id, lock);
         }
         Ok(())
     };
@@ -98,26 +103,23 @@ pub(crate) fn writer_name(clock: &dyn Clock) -> String {
     format!("p{}_{:x}", std::process::id(), clock.unix().as_nanos())
 }
 
-fn existing(work_dir: &Path) -> Result<Option<Arc<LocalStore>>, Error> {
-    if !work_dir.exists() {
-        return Ok(None);
-    }
-    Ok(Some(Arc::new(LocalStore::open(work_dir)?)))
-}
-
-fn summary(store: &Arc<LocalStore>, id: JobId) -> Result<JobSummary, Error> {
-    let ledger = Ledger::new(store.clone(), id, "list");
+fn summary(store: &WorkStore, id: JobId) -> Result<JobSummary, Error> {
+    let ledger = Ledger::new(store.objects().clone(), id, "list");
     let request = ledger.request()?.map(|s| s.content::<serde_json::Value>()).transpose()?.unwrap_or_default();
     let text = |key: &str| request[key].as_str().unwrap_or("unknown").to_owned();
     let finished = match ledger.plan()? {
         Some(plan) => ledger.segments(&plan).scan()?.finished,
         None => Default::default(),
     };
-    let state = match (ledger.out()?, store.try_lock(&id)?) {
-        (_, Locking::Busy(_)) => "running",
+    let lock = store.try_lock(&id)?;
+    let state = match (ledger.out()?, &lock) {
+        (_, None) => "running",
         (Some(_), _) => "finished",
         (None, _) => "unfinished",
     };
+    if let Some(lock) = lock {
+        store.release(&id, lock);
+    }
     Ok(JobSummary {
         job: id.to_string(),
         state,

@@ -39,6 +39,7 @@ mod prepare;
 pub mod serve;
 pub mod source;
 mod styles;
+mod work_store;
 
 pub use config::{Config, JobOptions, RawConfig};
 pub use error::{Error, ErrorKind};
@@ -46,3 +47,4 @@ pub use event::{Event, NodeChange, NodeEvent};
 pub use job::{Job, Overwrite};
 pub use pipeline::{JobControl, NextEvent, Pipeline, RunningJob};
 pub use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};
+pub use work_store::WorkPlace;

@@ -48,7 +48,7 @@ pub(crate) enum Verb {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// The video: a path or a storage URL (file:)
+    /// The video: a path or a storage URL (file:, s3:, azblob:, gs:)
     pub(crate) input: String,
     /// Where the styled video goes: a path or a storage URL; its extension names the container (mp4, mov, mkv, webm)
     pub(crate) output: String,
@@ -61,8 +61,8 @@ pub(crate) struct RunArgs {
     /// Scorer nodes: a number, or auto
     #[arg(long, value_parser = parse_workers)]
     pub(crate) workers: Option<Workers>,
-    /// Folder of the work store, which a resumed run needs [default: state folder after XDG]
-    #[arg(long, value_name = "FOLDER")]
+    /// Work store, which a resumed run needs: a folder or a storage URL [default: state folder after XDG]
+    #[arg(long, value_name = "PLACE")]
     pub(crate) work_dir: Option<PathBuf>,
     /// Forget what earlier runs of this job finished
     #[arg(long)]
@@ -184,8 +184,8 @@ pub(crate) struct JobsArgs {
 pub(crate) enum JobsVerb {
     /// List the jobs and how far they are
     List {
-        /// Folder of the work store
-        #[arg(long, value_name = "FOLDER")]
+        /// Work store: a folder or a storage URL
+        #[arg(long, value_name = "PLACE")]
         work_dir: Option<PathBuf>,
         /// Print one JSON object a line
         #[arg(long)]
@@ -193,8 +193,8 @@ pub(crate) enum JobsVerb {
     },
     /// Delete finished jobs' records, and with --all unfinished work too
     Prune {
-        /// Folder of the work store
-        #[arg(long, value_name = "FOLDER")]
+        /// Work store: a folder or a storage URL
+        #[arg(long, value_name = "PLACE")]
         work_dir: Option<PathBuf>,
         /// Delete unfinished jobs as well: their frames will be scored again
         #[arg(long)]
@@ -296,8 +296,8 @@ fn parse_lifetime(said: &str) -> Result<Lifetime, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
-    /// Folder of the work store
-    #[arg(long, value_name = "FOLDER")]
+    /// Work store: a folder or a storage URL
+    #[arg(long, value_name = "PLACE")]
     pub(crate) work_dir: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]

@@ -2,14 +2,12 @@
 
 use super::args::DoctorArgs;
 use super::output;
-use crate::config::default_work_dir;
 use crate::error::{Error, ErrorKind};
+use crate::work_store::{WorkPlace, WorkStore};
 use restyle_actors::ffmpeg::capabilities::Capabilities;
-use restyle_actors::ledger_store::LocalStore;
-use restyle_engine::ledger::ObjectStore;
+use restyle_engine::cancel::CancelToken;
 use restyle_models::device;
 use serde::Serialize;
-use std::path::Path;
 
 #[derive(Serialize)]
 struct Report {
@@ -24,7 +22,7 @@ struct Report {
 }
 
 pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
-    let work_dir = args.work_dir.clone().map_or_else(default_work_dir, Ok)?;
+    let work = WorkPlace::parse(args.work_dir.as_deref())?;
     let report = Report {
         schema: crate::event::SCHEMA,
         restyle: env!("CARGO_PKG_VERSION"),
@@ -34,8 +32,8 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
         cuda: device::DeviceChoice::Cuda(0)
             .check()
             .map_or_else(|e| e.to_string(), |()| "cuda:0 can be used".to_owned()),
-        work_dir_problem: try_store(&work_dir).err(),
-        work_dir,
+        work_dir_problem: try_store(&work).err(),
+        work_dir: work.to_string().into(),
     };
     if args.json {
         output::write_json(&report)?
@@ -55,11 +53,11 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
 }
 
 /// Creates and deletes an object, as a job would.
-fn try_store(folder: &Path) -> Result<(), String> {
+fn try_store(place: &WorkPlace) -> Result<(), String> {
     let key = format!("doctor/{}", std::process::id());
-    LocalStore::open(folder)
-        .and_then(|store| store.create(&key, b"can objects be created here?").and_then(|_| store.delete(&key)))
-        .map_err(|e| e.to_string())
+    let store = WorkStore::open(place, &CancelToken::new()).map_err(|e| e.to_string())?;
+    let objects = store.objects();
+    objects.create(&key, b"can objects be created here?").and_then(|_| objects.delete(&key)).map_err(|e| e.to_string())
 }
 
 fn describe(report: &Report) -> String {

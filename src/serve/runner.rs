@@ -176,6 +176,7 @@ fn pipeline_config(entry: &Entry, config: &ServeConfig) -> Config {
         device: config.device.clone(),
         workers: NonZeroUsize::new(built),
         work_dir: config.work.clone(),
+        work_store: None,
         hang_after: config.nodes.hang_after,
         low_priority: config.nodes.low_priority.min(built),
         // The service itself has them return: a node that was held must not come back by itself.

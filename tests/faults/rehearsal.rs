@@ -43,6 +43,11 @@ fn oracle() -> &'static Oracle {
     })
 }
 
+/// The clip of every rehearsal, and what an undisturbed run makes of it.
+pub(crate) fn clip_and_output() -> (&'static [u8], &'static [u8]) {
+    (&oracle().clip, &oracle().output)
+}
+
 pub(crate) fn make_clip(path: &Path, size: &str, seconds: &str) {
     let video = format!("testsrc2=size={size}:rate=25");
     let mut args = vec!["-f", "lavfi", "-i", &video, "-f", "lavfi", "-i", "sine=440:sample_rate=48000", "-t", seconds];
