@@ -1,0 +1,20 @@
+//! The HTTP interface against a real service: every endpoint, and everything that has to be refused.
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
+mod bench;
+mod client;
+mod embed;
+mod events;
+mod files;
+mod hooks;
+mod hostile;
+mod jobs;
+mod logs;
+mod metrics;
+mod openapi;
+mod tls;
+mod webhooks;
