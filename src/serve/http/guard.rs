@@ -2,7 +2,7 @@
 
 use super::api::{Api, Rules};
 use super::caller::Caller;
-use super::problem::{PROBLEM_JSON, Problem};
+use super::problem::Problem;
 use super::rate;
 use crate::serve::access::token::Refused;
 use actix_web::body::BoxBody;
@@ -190,7 +190,8 @@ fn presented(request: &ServiceRequest) -> Option<String> {
 fn is_bare_error(response: &ServiceResponse<BoxBody>) -> bool {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok());
-    (status.is_client_error() || status.is_server_error()) && content_type != Some(PROBLEM_JSON)
+    // What says something of its own in JSON, as the probes do, is left as it is.
+    (status.is_client_error() || status.is_server_error()) && !content_type.is_some_and(|t| t.contains("json"))
 }
 
 fn dress(headers: &mut HeaderMap, secure: bool) {
