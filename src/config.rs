@@ -1,5 +1,6 @@
 //! Configuration in two layers: a raw mirror of file and flags, and a checked type whose existence proves it valid.
 
+use crate::calibrate::Precision;
 use crate::error::{Error, ErrorKind};
 use crate::work_store::WorkPlace;
 use restyle_actors::storage::{HOW_TO_GIVE_KEYS, Location};
@@ -23,6 +24,8 @@ pub struct RawConfig {
     pub work_dir: Option<PathBuf>,
     /// Width in pixels at which frames are scored.
     pub size: Option<u32>,
+    /// `full` or `reduced`.
+    pub precision: Option<String>,
     /// Video codec of the output.
     pub codec: Option<String>,
     /// Constant rate factor of the encoder.
@@ -65,6 +68,7 @@ impl RawConfig {
             workers: self.workers.or(below.workers),
             work_dir: self.work_dir.or(below.work_dir),
             size: self.size.or(below.size),
+            precision: self.precision.or(below.precision),
             codec: self.codec.or(below.codec),
             crf: self.crf.or(below.crf),
             preset: self.preset.or(below.preset),
@@ -122,6 +126,7 @@ impl RawConfig {
         let options = JobOptions {
             style: self.style,
             size: self.size,
+            precision: self.precision.as_deref().map_or(Ok(Precision::Full), Precision::parse)?,
             codec: self.codec,
             crf: self.crf,
             preset: self.preset,
@@ -214,6 +219,8 @@ pub struct JobOptions {
     pub style: Option<String>,
     /// Width in pixels at which frames are scored; `None` is the source's own.
     pub size: Option<u32>,
+    /// With what precision frames are scored.
+    pub precision: Precision,
     /// Video codec; `None` is the container's default.
     pub codec: Option<String>,
     /// Constant rate factor; `None` is the codec's default.

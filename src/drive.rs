@@ -1,5 +1,6 @@
 //! Drives one job from its request to its published output.
 
+use crate::calibrate::{self, Calibrated};
 use crate::config::Config;
 use crate::course::{BARREN_PASSES_MAX, Course, Packed};
 use crate::error::{Error, ErrorKind};
@@ -52,6 +53,7 @@ struct Opened {
     ledger: Ledger,
     segments: SegmentLedger,
     plan: Plan,
+    calibrated: Option<Calibrated>,
     /// Where files of the job lie that are no objects: what is staged, hints.
     folder: PathBuf,
     store: WorkStore,
@@ -167,7 +169,21 @@ impl Drive {
             );
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        Ok(Opened { segments: ledger.segments(&stated), ledger, plan, folder, store, ledger_time, _lock: lock })
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let calibrated = calibrate::fixed(&ledger, prepared, &plan, threads, self.control.token())?;
+        if let Some(message) = calibrated.as_ref().and_then(|c| c.warning.as_deref()) {
+            self.warn(message);
+        }
+        Ok(Opened {
+            segments: ledger.segments(&stated),
+            ledger,
+            plan,
+            calibrated,
+            folder,
+            store,
+            ledger_time,
+            _lock: lock,
+        })
     }
 
     fn lock(&self, store: &WorkStore, prepared: &Prepared) -> Result<WorkLock, Error> {
@@ -266,6 +282,7 @@ impl Drive {
     ) -> Result<PassReport, Error> {
         let (weights, device) = (Arc::clone(&prepared.style.weights), self.config.device.clone());
         let (options, threads) = (prepared.stylize_options(), self.config.threads_per_worker());
+        let calibration = opened.calibrated.as_ref().map(|c| Arc::clone(&c.calibration));
         let settings = Arc::new(opened.plan.encoder.clone());
         let work = PassWork {
             blob: Arc::clone(&prepared.blob),
@@ -279,7 +296,8 @@ impl Drive {
             nodes: self.nodes(),
             assemblers: self.config.assembler_count(),
             scorer: Arc::new(move || {
-                let model = restyle_models::style::build(&weights, &device, threads)?;
+                let ranges = calibration.as_ref().and_then(|c| c.ranges());
+                let model = restyle_models::build_with(&weights, &device, threads, ranges)?;
                 Ok(Box::new(StyleScorer::new(model, options.clone(), 1)) as Box<dyn Scorer>)
             }),
             writer: Arc::new(move || {

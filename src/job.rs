@@ -1,5 +1,6 @@
 //! What a job is, and the id that follows from it.
 
+use crate::calibrate::Precision;
 use crate::config::JobOptions;
 use restyle_engine::item::JobId;
 use serde::Serialize;
@@ -46,6 +47,9 @@ pub(crate) struct Identity<'a, Source: Serialize> {
 #[derive(Debug, Serialize)]
 pub(crate) struct Parameters<'a> {
     pub(crate) size: Option<u32>,
+    /// Left out where it is full, so that jobs from before there was a choice keep their ids.
+    #[serde(skip_serializing_if = "Precision::is_full")]
+    pub(crate) precision: Precision,
     pub(crate) codec: Option<&'a str>,
     pub(crate) crf: Option<f32>,
     pub(crate) preset: Option<&'a str>,
@@ -58,6 +62,7 @@ impl<'a> From<&'a JobOptions> for Parameters<'a> {
     fn from(options: &'a JobOptions) -> Self {
         Self {
             size: options.size,
+            precision: options.precision,
             codec: options.codec.as_deref(),
             crf: options.crf,
             preset: options.preset.as_deref(),
@@ -105,6 +110,7 @@ mod tests {
             id(|i| i.output = "/other.mp4"),
             id(|i| i.pipeline_version = 2),
             id(|i| i.parameters.size = Some(320)),
+            id(|i| i.parameters.precision = Precision::Reduced),
             id(|i| i.parameters.codec = Some("ffv1")),
             id(|i| i.parameters.crf = Some(18.0)),
             id(|i| i.parameters.preset = Some("fast")),

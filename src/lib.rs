@@ -23,6 +23,7 @@
 //! The library installs no signal handler, sets up no logging, keeps no global state and never ends the process. Reading order:
 //! [`pipeline`], then `docs/ARCHITECTURE.md`.
 
+mod calibrate;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod config;
@@ -41,6 +42,7 @@ pub mod source;
 mod styles;
 mod work_store;
 
+pub use calibrate::Precision;
 pub use config::{Config, JobOptions, RawConfig};
 pub use error::{Error, ErrorKind};
 pub use event::{Event, NodeChange, NodeEvent};

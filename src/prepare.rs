@@ -1,5 +1,6 @@
 //! Everything that is decided before the first frame: what the source holds, how the output will be made, which job this is.
 
+use crate::calibrate::Precision;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::job::{Identity, Job, PIPELINE_VERSION, Parameters};
@@ -30,6 +31,9 @@ pub(crate) struct Plan {
     pub(crate) score_width: Option<u32>,
     /// Whether damaged frames are concealed.
     pub(crate) conceal: bool,
+    /// With what precision frames are scored, where a calibration accepts it.
+    #[serde(default, skip_serializing_if = "Precision::is_full")]
+    pub(crate) precision: Precision,
     /// What may differ between machines: device kind, precision, kernels, libraries.
     pub(crate) numeric_class: String,
 }
@@ -42,6 +46,8 @@ pub(crate) struct Prepared {
     pub(crate) style: Style,
     pub(crate) plan: Plan,
     pub(crate) warnings: Vec<String>,
+    /// Whether what would be a warning is an error.
+    pub(crate) strict: bool,
 }
 
 impl Prepared {
@@ -71,13 +77,14 @@ impl Prepared {
         let id = job_id(job, &blob, &style, &output)?;
         let plan = Plan {
             segment_ticks: segment_ticks(&source),
-            numeric_class: numeric_class(config),
+            precision: job.options.precision,
+            numeric_class: numeric_class(config, job.options.precision),
             source,
             encoder,
             score_width: job.options.size,
             conceal: job.options.conceal,
         };
-        Ok(Self { id, blob, output, style, plan, warnings })
+        Ok(Self { id, blob, output, style, plan, warnings, strict: job.options.strict })
     }
 
     /// Returns how the network is to be run.
@@ -142,11 +149,12 @@ fn segment_ticks(source: &SourceInfo) -> i64 {
 }
 
 /// Names what the bytes of the output depend on besides the job itself.
-fn numeric_class(config: &Config) -> String {
+fn numeric_class(config: &Config, precision: Precision) -> String {
     let ffmpeg = restyle_actors::ffmpeg::capabilities::Capabilities::read();
     format!(
-        "{} avcodec-{} avfilter-{} swscale-{}",
+        "{}{} avcodec-{} avfilter-{} swscale-{}",
         restyle_models::device::numeric_class(config.device),
+        if precision.is_full() { "" } else { " reduced" },
         ffmpeg.avcodec,
         ffmpeg.avfilter,
         ffmpeg.swscale

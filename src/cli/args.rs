@@ -82,6 +82,9 @@ pub(crate) struct RunArgs {
     /// Score at this width in pixels; the output keeps the source's size
     #[arg(long, value_name = "WIDTH", value_parser = clap::value_parser!(u32).range(SIZES))]
     pub(crate) size: Option<u32>,
+    /// Precision of scoring: full, or reduced where the clip shows that it stays close [default: full]
+    #[arg(long, value_parser = ["full", "reduced"])]
+    pub(crate) precision: Option<String>,
     /// Video codec: h264, hevc, vp9, av1, ffv1, prores, mjpeg, utvideo [default: the container's]
     #[arg(long)]
     pub(crate) codec: Option<String>,

@@ -142,6 +142,7 @@ fn flags(args: &RunArgs) -> RawConfig {
         },
         work_dir: args.work_dir.clone(),
         size: args.size,
+        precision: args.precision.clone(),
         codec: args.codec.clone(),
         crf: args.crf,
         preset: args.preset.clone(),

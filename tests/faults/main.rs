@@ -5,6 +5,7 @@ mod servers;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calibration;
 mod kills;
 mod quarantine;
 mod rehearsal;

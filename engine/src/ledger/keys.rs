@@ -9,6 +9,8 @@ pub enum ObjectName {
     Job(Generation),
     /// `plan.json`
     Plan(Generation),
+    /// `calibration.json`
+    Calibration(Generation),
     /// `publish.json`
     Intent(Generation),
     /// `out.json`
@@ -64,6 +66,7 @@ impl ObjectName {
         let name = match self {
             Self::Job(generation) => with_generation("job.json", *generation),
             Self::Plan(generation) => with_generation("plan.json", *generation),
+            Self::Calibration(generation) => with_generation("calibration.json", *generation),
             Self::Intent(generation) => with_generation("publish.json", *generation),
             Self::Out(generation) => with_generation("out.json", *generation),
             Self::Segment(k, generation) => format!("s/{}/{}", k.0, with_generation("seg", *generation)),
@@ -105,6 +108,7 @@ impl ObjectName {
         named("job.json")
             .map(Self::Job)
             .or_else(|| named("plan.json").map(Self::Plan))
+            .or_else(|| named("calibration.json").map(Self::Calibration))
             .or_else(|| named("publish.json").map(Self::Intent))
             .or_else(|| named("out.json").map(Self::Out))
     }
@@ -156,6 +160,7 @@ mod tests {
         for name in [
             ObjectName::Job(Generation(0)),
             ObjectName::Plan(Generation(2)),
+            ObjectName::Calibration(Generation(1)),
             ObjectName::Intent(Generation(0)),
             ObjectName::Out(Generation(11)),
             ObjectName::Segment(k, Generation(0)),

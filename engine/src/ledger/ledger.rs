@@ -105,6 +105,17 @@ impl Ledger {
         self.read_statement(RecordKind::Plan, ObjectName::Plan)
     }
 
+    /// Fixes what a calibration found. What stands wins over `found`, so use what is returned: whoever works on the job,
+    /// now or later, must work with the same.
+    pub fn fix_calibration<C: Serialize>(&self, found: &C) -> Result<Standing<Statement>, LedgerError> {
+        self.state_once(RecordKind::Calibration, ObjectName::Calibration, found)
+    }
+
+    /// The calibration; `None` where no valid one stands.
+    pub fn calibration(&self) -> Result<Option<Statement>, LedgerError> {
+        self.read_statement(RecordKind::Calibration, ObjectName::Calibration)
+    }
+
     /// The segments made after this plan.
     pub fn segments(&self, plan: &Statement) -> SegmentLedger {
         SegmentLedger::new(self.clone(), plan.digest())
@@ -147,7 +158,7 @@ impl Ledger {
     pub fn forget(&self) -> Result<Garbage, LedgerError> {
         let prefix = keys::job_prefix(&self.job);
         let mut garbage = self.remove(&format!("{prefix}s/"))?;
-        for name in ["out.json", "publish.json", "plan.json", ""] {
+        for name in ["out.json", "publish.json", "calibration.json", "plan.json", ""] {
             let removed = self.remove(&format!("{prefix}{name}"))?;
             garbage.objects += removed.objects;
             garbage.bytes += removed.bytes;

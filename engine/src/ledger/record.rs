@@ -24,6 +24,8 @@ pub enum RecordKind {
     Job,
     /// How the job is done.
     Plan,
+    /// What a first look at the input found, for all who work on the job.
+    Calibration,
     /// An output of this digest is about to be published.
     Intent,
     /// The output was published.

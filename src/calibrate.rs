@@ -1,0 +1,134 @@
+//! Reduced precision of a job: a few frames of its source are scored both ways, and what was found is one object of the
+//! ledger that every worker and every later run reads.
+
+use crate::error::{Error, ErrorKind};
+use crate::prepare::{Plan, Prepared};
+use restyle_actors::decode::{DecodeOptions, FrameDecoder};
+use restyle_engine::CancelToken;
+use restyle_engine::fault;
+use restyle_engine::ledger::Ledger;
+use restyle_models::calibrate::{Calibration, PSNR_MIN, calibrate};
+use restyle_models::pixels::Picture;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Frames that are compared.
+const FRAMES: u64 = 4;
+/// They are spread over so many of the first frames: what lies further back is not worth decoding twice.
+const REACH_FRAMES: u64 = 240;
+
+/// With what precision a network computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// f32 everywhere.
+    #[default]
+    Full,
+    /// 16-bit integers in the products of the 3x3 convolutions, where frames of the clip show that the pictures stay
+    /// close (40 dB); else full.
+    Reduced,
+}
+
+impl Precision {
+    /// Reads `full` or `reduced`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Usage`] for anything else.
+    pub fn parse(said: &str) -> Result<Self, Error> {
+        match said {
+            "full" => Ok(Self::Full),
+            "reduced" => Ok(Self::Reduced),
+            _ => Err(Error::new(ErrorKind::Usage, format!("precision is {said:?}, expected full or reduced"))),
+        }
+    }
+
+    /// Tells whether this is the precision of jobs that name none.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
+/// What a job of reduced precision scores with, and what to say about it.
+#[derive(Debug)]
+pub(crate) struct Calibrated {
+    /// The object that stands, whoever wrote it.
+    pub(crate) calibration: Arc<Calibration>,
+    /// Why full precision is used after all.
+    pub(crate) warning: Option<String>,
+}
+
+/// Returns the calibration that stands, or makes it; `None` for jobs of full precision.
+///
+/// # Errors
+/// What decoding, scoring and the store meet; `Configuration` where reduced precision is refused and `strict` asks for it.
+pub(crate) fn fixed(
+    ledger: &Ledger,
+    prepared: &Prepared,
+    plan: &Plan,
+    threads: usize,
+    cancel: &CancelToken,
+) -> Result<Option<Calibrated>, Error> {
+    if plan.precision.is_full() {
+        return Ok(None);
+    }
+    let standing = match ledger.calibration()? {
+        Some(standing) => standing,
+        None => {
+            let pictures = sample(prepared, plan, cancel)?;
+            let found = calibrate(&prepared.style.weights, threads, &pictures, plan.score_width)
+                .map_err(|e| Error::from(restyle_actors::ActorError::from(e)))?;
+            fault::point("calibrate:before");
+            let standing = ledger.fix_calibration(&found)?.value;
+            fault::point("calibrate:after");
+            standing
+        }
+    };
+    let calibration: Calibration = standing.content()?;
+    let warning = (!calibration.accepted).then(|| refusal(&calibration));
+    match warning {
+        Some(message) if prepared.strict => Err(Error::new(ErrorKind::Configuration, message)),
+        warning => Ok(Some(Calibrated { calibration: Arc::new(calibration), warning })),
+    }
+}
+
+fn refusal(found: &Calibration) -> String {
+    let psnr = found.psnr_db.map_or_else(|| "nothing that can be compared".to_owned(), |db| format!("{db:.1} dB"));
+    format!(
+        "reduced precision gives {psnr} on {} frames of this clip, less than {PSNR_MIN} dB: full precision is used",
+        found.frames
+    )
+}
+
+/// Decodes frames spread over the beginning of the clip.
+fn sample(prepared: &Prepared, plan: &Plan, cancel: &CancelToken) -> Result<Vec<Picture>, Error> {
+    let options = DecodeOptions { conceal: plan.conceal, cancel: cancel.clone(), ..DecodeOptions::default() };
+    let mut decoder = FrameDecoder::open(Arc::clone(&prepared.blob), &plan.source, options)?;
+    let reach = plan.source.video.frames_about.unwrap_or(REACH_FRAMES).clamp(FRAMES, REACH_FRAMES);
+    let mut pictures = Vec::new();
+    for number in 0..reach {
+        // Damage further on is for the job itself to report.
+        let frame = match decoder.next_frame() {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(_) if !pictures.is_empty() && !cancel.is_cancelled() => break,
+            Err(error) => return Err(error.into()),
+        };
+        if number % (reach / FRAMES) == 0 && (pictures.len() as u64) < FRAMES {
+            pictures.push(frame.picture);
+        }
+    }
+    Ok(pictures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precisions_are_named() {
+        assert_eq!(Precision::parse("full").unwrap(), Precision::default());
+        assert_eq!(Precision::parse("reduced").unwrap(), Precision::Reduced);
+        assert_eq!(Precision::parse("int8").unwrap_err().kind(), ErrorKind::Usage);
+    }
+}
