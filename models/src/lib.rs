@@ -8,17 +8,21 @@
 //! the scoring stage calls), [`transform_net`] (the network), [`kernels`] (where the time goes), [`oracle`] (what the
 //! kernels are checked against).
 
+pub mod any_style;
 pub mod calibrate;
 pub mod device;
 pub mod error;
+pub mod import;
 pub mod kernels;
 #[cfg(feature = "train")]
 pub mod loss;
+pub mod mix;
 pub mod oracle;
 pub mod pixels;
 pub mod ranges;
 pub mod resize;
 pub mod shipped;
+pub mod squeeze_net;
 pub mod style;
 #[cfg(test)]
 mod testkit;

@@ -122,7 +122,7 @@ impl CpuStyle {
 }
 
 /// Returns the size at which the network sees the picture.
-fn score_size(picture: &Picture, width: Option<u32>) -> Result<(usize, usize), ModelError> {
+pub(crate) fn score_size(picture: &Picture, width: Option<u32>) -> Result<(usize, usize), ModelError> {
     let size = (picture.width as usize, picture.height as usize);
     let Some(width) = width else { return Ok(size) };
     if !(SCORE_WIDTH_MIN..=crate::pixels::DIMENSION_MAX).contains(&width) {
@@ -144,7 +144,7 @@ fn score_size(picture: &Picture, width: Option<u32>) -> Result<(usize, usize), M
     Ok((width, height.max(1)))
 }
 
-fn check_equal_shapes(pictures: &[&Picture]) -> Result<(), ModelError> {
+pub(crate) fn check_equal_shapes(pictures: &[&Picture]) -> Result<(), ModelError> {
     let Some((first, rest)) = pictures.split_first() else { return Ok(()) };
     for (index, picture) in rest.iter().enumerate() {
         if (picture.width, picture.height, picture.format) != (first.width, first.height, first.format) {

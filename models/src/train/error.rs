@@ -33,6 +33,12 @@ pub enum TrainError {
         /// The iteration whose loss was not finite.
         iteration: u32,
     },
+    /// The network draws the same colour everywhere, from which no gradient leads back.
+    #[error("training collapsed at iteration {iteration}: the picture became flat; lower the learning rate")]
+    Collapsed {
+        /// The iteration whose picture was flat.
+        iteration: u32,
+    },
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -70,7 +76,7 @@ impl TrainError {
             Self::Features(_) | Self::Picture { .. } => TrainErrorKind::Input,
             Self::Config(_) => TrainErrorKind::Config,
             Self::Checkpoint { .. } => TrainErrorKind::Checkpoint,
-            Self::Diverged { .. } => TrainErrorKind::Diverged,
+            Self::Diverged { .. } | Self::Collapsed { .. } => TrainErrorKind::Diverged,
             Self::Io { .. } => TrainErrorKind::Io,
             Self::Tensor(_) => TrainErrorKind::Internal,
         }

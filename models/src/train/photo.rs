@@ -6,6 +6,8 @@ use candle_core::{Device, Tensor};
 
 use super::error::TrainError;
 use super::random::Random;
+use crate::ModelError;
+use crate::pixels::{Picture, PixelFormat, Samples};
 
 /// Largest side a picture may have before it is scaled down on loading; bounds the memory of a photo set.
 const SHORT_SIDE_MAX: u32 = 360;
@@ -55,6 +57,32 @@ impl Photo {
         Self { width, height, rgb }
     }
 
+    /// The samples: red, green and blue of each pixel, rows top down.
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    /// The samples as a picture.
+    ///
+    /// # Errors
+    /// When a side is above what pictures may have.
+    pub fn to_picture(&self) -> Result<Picture, ModelError> {
+        let mut picture = Picture::zeroed(PixelFormat::RGB8, self.width as u32, self.height as u32)?;
+        for (channel, plane) in picture.planes.iter_mut().enumerate() {
+            plane.samples = Samples::U8(self.rgb.iter().skip(channel).step_by(3).copied().collect());
+        }
+        Ok(picture)
+    }
+
+    /// Writes the picture as a PNG or JPEG file, as the extension says.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        image::save_buffer(path, &self.rgb, self.width as u32, self.height as u32, image::ExtendedColorType::Rgb8)
+            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })
+    }
+
     /// Width and height in pixels.
     pub fn size(&self) -> (usize, usize) {
         (self.width, self.height)
@@ -83,8 +111,7 @@ impl Photo {
         let pixels = width * height;
         let sample = |index: usize| (planes[index % 3 * pixels + index / 3].clamp(0.0, 1.0) * 255.0).round() as u8;
         let rgb: Vec<u8> = (0..3 * pixels).map(sample).collect();
-        image::save_buffer(path, &rgb, width as u32, height as u32, image::ExtendedColorType::Rgb8)
-            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })
+        Self::from_rgb(width, height, rgb).save(path)
     }
 
     /// Bilinear sample of the three colours at a position in pixels, edges repeated.

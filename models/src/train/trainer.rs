@@ -19,6 +19,8 @@ const CONTENT_LEVELS: usize = 3;
 const TYPICAL_VIEWS: usize = 12;
 /// Random stream of those views, far from any iteration's.
 const TYPICAL_STREAM: u64 = u64::MAX - 1;
+/// Total variation below which a picture is taken for flat: a hundred times less than of any stylized photo.
+const FLAT_VARIATION: f32 = 1e-7;
 /// Largest shift of the steadying stage, pixels.
 const SHIFT_MAX: i32 = 7;
 /// Largest deviation of its noise, of colours 0..1.
@@ -162,6 +164,9 @@ impl Trainer {
         let (loss, losses) = self.loss(is_steady)?;
         if !losses.total.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration });
+        }
+        if losses.variation < FLAT_VARIATION {
+            return Err(TrainError::Collapsed { iteration: self.iteration });
         }
         let gradients = loss.backward()?;
         self.adam.step(self.network.variables(), &gradients, rate)?;
