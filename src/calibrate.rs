@@ -72,11 +72,15 @@ pub(crate) fn fixed(
     if plan.precision.is_full() {
         return Ok(None);
     }
+    let weights = prepared.style.sole_network().ok_or_else(|| {
+        let message = "reduced precision is calibrated on one trained network: leave it out for blends and for pictures as style";
+        Error::new(ErrorKind::Usage, message)
+    })?;
     let standing = match ledger.calibration()? {
         Some(standing) => standing,
         None => {
             let pictures = sample(prepared, plan, cancel)?;
-            let found = calibrate(&prepared.style.weights, threads, &pictures, plan.score_width)
+            let found = calibrate(weights, threads, &pictures, plan.score_width)
                 .map_err(|e| Error::from(restyle_actors::ActorError::from(e)))?;
             fault::point("calibrate:before");
             let standing = ledger.fix_calibration(&found)?.value;

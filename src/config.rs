@@ -16,6 +16,14 @@ use std::time::Duration;
 pub struct RawConfig {
     /// Built-in style name, `.safetensors` file or storage URL.
     pub style: Option<String>,
+    /// Several styles in one picture, as `a:0.7,b:0.3`; in place of `style`.
+    pub blend: Option<String>,
+    /// Folder of a network for any style, which a picture as style needs.
+    pub style_network: Option<PathBuf>,
+    /// Share of the style in the result, 0 to 1.
+    pub strength: Option<f32>,
+    /// Whether the source's colours stay.
+    pub preserve_color: Option<bool>,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: Option<String>,
     /// Number of scorer nodes.
@@ -62,8 +70,17 @@ impl RawConfig {
     /// Fills what `self` leaves unsaid from `below`.
     #[must_use]
     pub fn or(self, below: Self) -> Self {
+        // A style named here takes the place of a blend named below, and the other way round.
+        let (style, blend) = match (self.style, self.blend) {
+            (None, None) => (below.style, below.blend),
+            said => said,
+        };
         Self {
-            style: self.style.or(below.style),
+            style,
+            blend,
+            style_network: self.style_network.or(below.style_network),
+            strength: self.strength.or(below.strength),
+            preserve_color: self.preserve_color.or(below.preserve_color),
             device: self.device.or(below.device),
             workers: self.workers.or(below.workers),
             work_dir: self.work_dir.or(below.work_dir),
@@ -101,6 +118,14 @@ impl RawConfig {
         {
             return Err(out_of_range("size", width, SIZE_MIN, SIZE_MAX));
         }
+        if self.style.is_some() && self.blend.is_some() {
+            return Err(Error::new(ErrorKind::Usage, "both a style and a blend are named: name one of them"));
+        }
+        if let Some(strength) = self.strength
+            && !(0.0..=1.0).contains(&strength)
+        {
+            return Err(out_of_range("strength", strength, 0, 1));
+        }
         let hang_seconds = self.hang_seconds.unwrap_or(HANG_SECONDS);
         if !(1..=HANG_SECONDS_MAX).contains(&hang_seconds) {
             return Err(out_of_range("hang-seconds", hang_seconds, 1, HANG_SECONDS_MAX));
@@ -125,6 +150,10 @@ impl RawConfig {
         };
         let options = JobOptions {
             style: self.style,
+            blend: self.blend,
+            style_network: self.style_network,
+            strength: self.strength,
+            preserve_color: self.preserve_color.unwrap_or(false),
             size: self.size,
             precision: self.precision.as_deref().map_or(Ok(Precision::Full), Precision::parse)?,
             codec: self.codec,
@@ -217,6 +246,14 @@ fn cores() -> usize {
 pub struct JobOptions {
     /// Built-in style name, `.safetensors` file or storage URL.
     pub style: Option<String>,
+    /// Several styles in one picture, as `a:0.7,b:0.3`; in place of `style`.
+    pub blend: Option<String>,
+    /// Folder of a network for any style (MicroAST's four parts as safetensors), which a picture as style needs.
+    pub style_network: Option<PathBuf>,
+    /// Share of the style in the result, 0 to 1; `None` is 1.
+    pub strength: Option<f32>,
+    /// Whether the source's colours stay and only luma is the style's.
+    pub preserve_color: bool,
     /// Width in pixels at which frames are scored; `None` is the source's own.
     pub size: Option<u32>,
     /// With what precision frames are scored.
@@ -265,6 +302,16 @@ mod tests {
     }
 
     #[test]
+    fn a_style_and_a_blend_take_each_others_place() {
+        let file = || RawConfig::from_toml("style = 'a'", "f.toml").unwrap();
+        let flags = RawConfig { blend: Some("a:1,b:1".into()), ..RawConfig::default() };
+        let merged = flags.clone().or(file());
+        assert_eq!((merged.style, merged.blend.as_deref()), (None, Some("a:1,b:1")));
+        let both = RawConfig { style: Some("a".into()), ..flags };
+        assert_eq!(both.check().unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
     fn unknown_keys_are_refused_by_name() {
         let error = RawConfig::from_toml("sise = 320", "f.toml").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -293,7 +340,8 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for text in ["size = 1", "workers = 0", "workers = 1000"] {
+        for text in ["size = 1", "workers = 0", "workers = 1000", "strength = 1.5", "strength = -0.1", "strength = nan"]
+        {
             let raw = RawConfig::from_toml(text, "f.toml").unwrap();
             assert_eq!(raw.check().unwrap_err().kind(), ErrorKind::Configuration, "{text}");
         }

@@ -156,7 +156,7 @@ impl Drive {
             input: prepared.blob.location().to_string(),
             output: prepared.output.to_string(),
             style: &prepared.style.name,
-            style_digest: prepared.style.weights.describe().digest,
+            style_digest: prepared.style.digest(),
         })?;
         fault::point("plan:before");
         let stated = ledger.fix_plan(&prepared.plan)?.value;
@@ -280,7 +280,8 @@ impl Drive {
         log: &Arc<ScoredLog>,
         pace: &Pace,
     ) -> Result<PassReport, Error> {
-        let (weights, device) = (Arc::clone(&prepared.style.weights), self.config.device.clone());
+        let (parts, device) = (prepared.style.parts.clone(), self.config.device.clone());
+        let controls = opened.plan.controls;
         let (options, threads) = (prepared.stylize_options(), self.config.threads_per_worker());
         let calibration = opened.calibrated.as_ref().map(|c| Arc::clone(&c.calibration));
         let settings = Arc::new(opened.plan.encoder.clone());
@@ -297,7 +298,7 @@ impl Drive {
             assemblers: self.config.assembler_count(),
             scorer: Arc::new(move || {
                 let ranges = calibration.as_ref().and_then(|c| c.ranges());
-                let model = restyle_models::build_with(&weights, &device, threads, ranges)?;
+                let model = restyle_models::mix::build_mix(&parts, controls, &device, threads, ranges)?;
                 Ok(Box::new(StyleScorer::new(model, options.clone(), 1)) as Box<dyn Scorer>)
             }),
             writer: Arc::new(move || {

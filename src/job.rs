@@ -46,6 +46,11 @@ pub(crate) struct Identity<'a, Source: Serialize> {
 /// The output-affecting parameters of a request.
 #[derive(Debug, Serialize)]
 pub(crate) struct Parameters<'a> {
+    // Left out where they change nothing, so that a job keeps the id it had before they existed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) strength: Option<f32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) preserve_color: bool,
     pub(crate) size: Option<u32>,
     /// Left out where it is full, so that jobs from before there was a choice keep their ids.
     #[serde(skip_serializing_if = "Precision::is_full")]
@@ -61,6 +66,8 @@ pub(crate) struct Parameters<'a> {
 impl<'a> From<&'a JobOptions> for Parameters<'a> {
     fn from(options: &'a JobOptions) -> Self {
         Self {
+            strength: options.strength.filter(|strength| *strength != 1.0),
+            preserve_color: options.preserve_color,
             size: options.size,
             precision: options.precision,
             codec: options.codec.as_deref(),
@@ -109,6 +116,8 @@ mod tests {
             id(|i| i.model = "other"),
             id(|i| i.output = "/other.mp4"),
             id(|i| i.pipeline_version = 2),
+            id(|i| i.parameters.strength = Some(0.5)),
+            id(|i| i.parameters.preserve_color = true),
             id(|i| i.parameters.size = Some(320)),
             id(|i| i.parameters.precision = Precision::Reduced),
             id(|i| i.parameters.codec = Some("ffv1")),

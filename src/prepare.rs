@@ -11,6 +11,7 @@ use restyle_actors::source_info::SourceInfo;
 use restyle_actors::storage::{Blob, Location};
 use restyle_actors::{join, publish};
 use restyle_engine::item::JobId;
+use restyle_models::mix::Controls;
 use restyle_models::style::StylizeOptions;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -29,6 +30,9 @@ pub(crate) struct Plan {
     pub(crate) segment_ticks: i64,
     /// Width at which frames are scored.
     pub(crate) score_width: Option<u32>,
+    /// What is done with stylized frames.
+    #[serde(default)]
+    pub(crate) controls: Controls,
     /// Whether damaged frames are concealed.
     pub(crate) conceal: bool,
     /// With what precision frames are scored, where a calibration accepts it.
@@ -59,7 +63,12 @@ impl Prepared {
         let output = absolute(Location::parse(&job.output)?)?;
         let blob = Arc::new(Blob::open(&resolved(Location::parse(&job.input)?))?);
         refuse_same(&blob, &output, job)?;
-        let style = styles::resolve(job.options.style.as_deref().ok_or_else(no_style)?)?;
+        let network = job.options.style_network.as_deref();
+        let style = match (&job.options.style, &job.options.blend) {
+            (_, Some(blend)) => Style::blend(blend, network)?,
+            (Some(name), None) => styles::resolve(name, network)?,
+            (None, None) => return Err(no_style()),
+        };
         let source = probe(&blob)?;
         let request = EncodeRequest {
             codec: job.options.codec.clone(),
@@ -82,6 +91,10 @@ impl Prepared {
             source,
             encoder,
             score_width: job.options.size,
+            controls: Controls {
+                strength: job.options.strength.unwrap_or(1.0),
+                preserve_color: job.options.preserve_color,
+            },
             conceal: job.options.conceal,
         };
         Ok(Self { id, blob, output, style, plan, warnings, strict: job.options.strict })
@@ -113,7 +126,7 @@ fn job_id(job: &Job, blob: &Blob, style: &Style, output: &Location) -> Result<Jo
     let identity = Identity {
         tenant: "",
         source: blob.identity(),
-        model: &style.weights.describe().digest,
+        model: &style.digest(),
         parameters: Parameters::from(&job.options),
         output: &output.to_string(),
         pipeline_version: PIPELINE_VERSION,

@@ -7,7 +7,8 @@ use crate::ModelError;
 use crate::any_style::{AnyStyle, AnyStyleModel};
 use crate::device::DeviceChoice;
 use crate::pixels::{ChromaSite, ColorMatrix, ColorRange, Layout, Picture, PixelFormat, RgbPlanes, from_rgb, to_rgb};
-use crate::style::{StyleModel, StylizeOptions, build};
+use crate::ranges::Ranges;
+use crate::style::{StyleModel, StylizeOptions, build_with};
 use crate::weights::StyleWeights;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -42,9 +43,14 @@ impl StyleSource {
         }
     }
 
-    fn build(&self, device: &DeviceChoice, threads: usize) -> Result<Box<dyn StyleModel>, ModelError> {
+    fn build(
+        &self,
+        device: &DeviceChoice,
+        threads: usize,
+        ranges: Option<&Ranges>,
+    ) -> Result<Box<dyn StyleModel>, ModelError> {
         match self {
-            Self::Trained(weights) => build(weights, device, threads),
+            Self::Trained(weights) => build_with(weights, device, threads, ranges),
             Self::Any(style) if *device == DeviceChoice::Cpu => Ok(Box::new(AnyStyleModel::new(style))),
             Self::Any(_) => Err(ModelError::Device(format!(
                 "a picture as style is scored on the CPU only, not on {device}: add --device cpu"
@@ -87,18 +93,20 @@ impl Controls {
 
 /// Builds what stylizes with `parts`, each with its share, under `controls`; must be called on the thread that uses it.
 ///
-/// Shares are positive and relative to each other. One part under neutral controls is the plain network, at no cost.
+/// Shares are positive and relative to each other; `ranges` of an accepted calibration apply where there is one part. One part under neutral controls is the plain network, at no cost.
 ///
 /// # Errors
 /// `Options` for no part, more than [`BLEND_MAX`], a share that is not a positive number or a strength out of range; else what
-/// [`build`] returns.
+/// [`build_with`] returns.
 pub fn build_mix(
     parts: &[(StyleSource, f32)],
     controls: Controls,
     device: &DeviceChoice,
     threads: usize,
+    ranges: Option<&Ranges>,
 ) -> Result<Box<dyn StyleModel>, ModelError> {
     controls.check()?;
+    let ranges = ranges.filter(|_| parts.len() == 1);
     if parts.is_empty() || parts.len() > BLEND_MAX {
         return Err(ModelError::Options(format!("blend of {} styles, expected 1 to {BLEND_MAX}", parts.len())));
     }
@@ -106,12 +114,12 @@ pub fn build_mix(
         return Err(ModelError::Options(format!("share of a style is {share}, expected a number above 0")));
     }
     if let ([(source, _)], true) = (parts, controls.is_neutral()) {
-        return source.build(device, threads);
+        return source.build(device, threads, ranges);
     }
     let whole: f32 = parts.iter().map(|(_, share)| share).sum();
     let models = parts
         .iter()
-        .map(|(source, share)| Ok((source.build(device, threads)?, share / whole)))
+        .map(|(source, share)| Ok((source.build(device, threads, ranges)?, share / whole)))
         .collect::<Result<Vec<_>, ModelError>>()?;
     Ok(Box::new(Mix::new(models, controls)))
 }
@@ -207,7 +215,7 @@ mod tests {
 
     fn stylized(parts: &[(u64, f32)], controls: Controls, threads: usize) -> RgbPlanes {
         let parts: Vec<_> = parts.iter().map(|(seed, share)| (StyleSource::Trained(weights(*seed)), *share)).collect();
-        let mut model = build_mix(&parts, controls, &DeviceChoice::Cpu, threads).unwrap();
+        let mut model = build_mix(&parts, controls, &DeviceChoice::Cpu, threads, None).unwrap();
         let options = StylizeOptions { score_width: None, output: PixelFormat::RGB8 };
         let result = model.stylize(&[&picture(1)], &options).unwrap().swap_remove(0);
         let mut rgb = RgbPlanes::default();
@@ -282,9 +290,9 @@ mod tests {
     #[test]
     fn neutral_controls_are_the_plain_network() {
         let options = StylizeOptions { score_width: Some(32), output: PixelFormat::YUV420P8 };
-        let mut plain = build(&weights(7), &DeviceChoice::Cpu, 1).unwrap();
+        let mut plain = build_with(&weights(7), &DeviceChoice::Cpu, 1, None).unwrap();
         let mut mix =
-            build_mix(&[(StyleSource::Trained(weights(7)), 0.3)], Controls::default(), &DeviceChoice::Cpu, 1).unwrap();
+            build_mix(&[(StyleSource::Trained(weights(7)), 0.3)], Controls::default(), &DeviceChoice::Cpu, 1, None).unwrap();
         assert_eq!(plain.stylize(&[&picture(2)], &options).unwrap(), mix.stylize(&[&picture(2)], &options).unwrap());
     }
 
@@ -294,7 +302,7 @@ mod tests {
             let parts: Vec<_> =
                 parts.iter().map(|(seed, share)| (StyleSource::Trained(weights(*seed)), *share)).collect();
             let controls = Controls { strength, preserve_color: false };
-            build_mix(&parts, controls, &DeviceChoice::Cpu, 1).err().map(|error| error.to_string()).unwrap_or_default()
+            build_mix(&parts, controls, &DeviceChoice::Cpu, 1, None).err().map(|error| error.to_string()).unwrap_or_default()
         };
         assert!(refused(&[], 1.0).contains("blend of 0 styles"));
         assert!(refused(&[(1, 0.0)], 1.0).contains("share of a style is 0"));

@@ -21,6 +21,9 @@ pub(crate) enum Verb {
     Probe(ProbeArgs),
     /// The styles this build carries
     Styles(StylesArgs),
+    /// Train a style from a painting; running the same command again resumes
+    #[cfg(feature = "train")]
+    Train(Box<TrainArgs>),
     /// The jobs in the work folder
     Jobs(JobsArgs),
     /// Style whatever is uploaded: watch the routes of a configuration file until told to end
@@ -55,6 +58,19 @@ pub(crate) struct RunArgs {
     /// A built-in style (see `restyle styles list`), a .safetensors file, or a storage URL of one
     #[arg(long, short)]
     pub(crate) style: Option<String>,
+    /// Several styles in one picture, each with its share: a:0.7,b:0.3
+    #[arg(long, value_name = "STYLES", conflicts_with = "style")]
+    pub(crate) blend: Option<String>,
+    /// Folder of a network for any style (content_encoder, style_encoder, modulator and decoder.safetensors, as MicroAST's):
+    /// with it --style takes a picture
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) style_network: Option<PathBuf>,
+    /// Share of the style in the result, 0 (the source) to 1
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = parse_share)]
+    pub(crate) strength: Option<f32>,
+    /// Keep the source's colours: only light and dark come from the style
+    #[arg(long)]
+    pub(crate) preserve_color: bool,
     /// Where frames are scored: auto, cpu or cuda:N
     #[arg(long)]
     pub(crate) device: Option<String>,
@@ -79,7 +95,7 @@ pub(crate) struct RunArgs {
     /// How progress is shown on standard error
     #[arg(long, value_enum, default_value_t = ProgressMode::Auto)]
     pub(crate) progress: ProgressMode,
-    /// Score at this width in pixels; the output keeps the source's size
+    /// Score at this width in pixels: smaller gives larger strokes; the output keeps the source's size
     #[arg(long, value_name = "WIDTH", value_parser = clap::value_parser!(u32).range(SIZES))]
     pub(crate) size: Option<u32>,
     /// Precision of scoring: full, or reduced where the clip shows that it stays close [default: full]
@@ -119,6 +135,13 @@ const SIZES: std::ops::RangeInclusive<i64> = SIZE_MIN as i64..=SIZE_MAX as i64;
 pub(crate) enum Workers {
     Auto,
     Count(usize),
+}
+
+fn parse_share(said: &str) -> Result<f32, String> {
+    said.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 fn parse_workers(said: &str) -> Result<Workers, String> {
@@ -175,6 +198,99 @@ pub(crate) enum StylesVerb {
     },
     /// Load every built-in style and check its digest
     Verify,
+    /// Lay out a photo in every style
+    #[cfg(feature = "train")]
+    Sheet(super::sheet::SheetArgs),
+    /// Convert a PyTorch checkpoint (.pth) or an ONNX graph of this network to a .safetensors file
+    Convert {
+        /// The .pth or .onnx file
+        input: PathBuf,
+        /// Where the .safetensors file goes
+        output: PathBuf,
+    },
+}
+
+#[cfg(feature = "train")]
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// The painting: a PNG or JPEG file
+    #[arg(long, value_name = "PICTURE")]
+    pub(crate) style: PathBuf,
+    /// Folder of content photos, PNG or JPEG
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) photos: PathBuf,
+    /// Feature network: VGG-19 to relu3_1 or relu4_1, a .safetensors file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) features: PathBuf,
+    /// Where the style goes, a .safetensors file; the checkpoint lies beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Name on the card [default: the output's]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A style of the same width to start from, instead of at random
+    #[arg(long, value_name = "FILE")]
+    pub(crate) start: Option<PathBuf>,
+    /// Channels of the first layer: 8 quarter, 16 half, 32 full width
+    #[arg(long, default_value_t = 8)]
+    pub(crate) width: usize,
+    /// Side of the views that are trained on, in pixels
+    #[arg(long, default_value_t = 192)]
+    pub(crate) crop: usize,
+    /// Short side of the painting in pixels: larger gives larger strokes
+    #[arg(long, default_value_t = 384)]
+    pub(crate) style_size: u32,
+    /// Iterations of the main stage
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) iterations: u32,
+    /// Iterations of the second stage, which steadies the style between frames
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) steady_iterations: u32,
+    /// Train about this long, instead of a number of iterations
+    #[arg(long, conflicts_with_all = ["iterations", "steady_iterations"])]
+    pub(crate) minutes: Option<f64>,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Highest learning rate of the main stage
+    #[arg(long, default_value_t = 3e-3)]
+    pub(crate) rate: f64,
+    /// Highest learning rate of the steadying stage
+    #[arg(long, default_value_t = 1e-3)]
+    pub(crate) steady_rate: f64,
+    /// Weight of the content term
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) content_weight: f64,
+    /// Weight of the style term
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) style_weight: f64,
+    /// Weights of the feature levels in the style term, fine to coarse
+    #[arg(long, value_delimiter = ',', default_value = "1,1,1,1")]
+    pub(crate) style_levels: Vec<f64>,
+    /// Weight of the total-variation term
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) variation_weight: f64,
+    /// Weight of the term that keeps colours in range
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) range_weight: f64,
+    /// Weight of the steadiness term
+    #[arg(long, default_value_t = 150.0)]
+    pub(crate) steadiness_weight: f64,
+    /// Iterations between checkpoints; 0 for none
+    #[arg(long, default_value_t = 200)]
+    pub(crate) checkpoint_every: u32,
+    /// A photo that is stylized now and then, beside the output
+    #[arg(long, value_name = "PICTURE")]
+    pub(crate) preview: Option<PathBuf>,
+    /// Iterations between previews
+    #[arg(long, default_value_t = 200)]
+    pub(crate) preview_every: u32,
+    /// Forget the checkpoint of an earlier run
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// Print one JSON object a line on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -9,10 +9,14 @@ mod progress;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "train")]
+mod sheet;
 mod signals;
 mod styles;
 #[cfg(feature = "serve")]
 mod token;
+#[cfg(feature = "train")]
+mod train;
 
 use crate::error::Error;
 use args::{Cli, Verb};
@@ -67,6 +71,8 @@ fn dispatch(verb: Verb) -> Result<(), Error> {
         Verb::Run(args) => run::run(*args),
         Verb::Probe(args) => probe::probe(&args),
         Verb::Styles(args) => styles::styles(args.verb),
+        #[cfg(feature = "train")]
+        Verb::Train(args) => train::train(&args),
         Verb::Jobs(args) => jobs::jobs(args.verb),
         #[cfg(feature = "serve")]
         Verb::Serve(args) => serve::serve(&args),

@@ -135,6 +135,10 @@ fn read_config(path: &std::path::Path) -> Result<RawConfig, Error> {
 fn flags(args: &RunArgs) -> RawConfig {
     RawConfig {
         style: args.style.clone(),
+        blend: args.blend.clone(),
+        style_network: args.style_network.clone(),
+        strength: args.strength,
+        preserve_color: args.preserve_color.then_some(true),
         device: args.device.clone(),
         workers: match args.workers {
             Some(Workers::Count(n)) => Some(n),

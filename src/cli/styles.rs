@@ -3,15 +3,19 @@
 use super::args::StylesVerb;
 use super::output;
 use crate::error::{Error, ErrorKind};
-use crate::styles::resolve;
-use restyle_models::shipped;
+use crate::styles::trained;
+use restyle_models::{import, shipped};
 use serde_json::json;
+use std::path::Path;
 
 pub(super) fn styles(verb: StylesVerb) -> Result<(), Error> {
     match verb {
         StylesVerb::List { json } => list(json),
         StylesVerb::Show { style, json } => show(&style, json),
         StylesVerb::Verify => verify(),
+        #[cfg(feature = "train")]
+        StylesVerb::Sheet(args) => super::sheet::sheet(&args),
+        StylesVerb::Convert { input, output } => convert(&input, &output),
     }
 }
 
@@ -27,7 +31,7 @@ fn list(json: bool) -> Result<(), Error> {
 }
 
 fn show(said: &str, json: bool) -> Result<(), Error> {
-    let described = resolve(said)?.weights.describe();
+    let described = trained(said)?.describe();
     if json {
         return output::write_json(&described);
     }
@@ -40,9 +44,25 @@ fn show(said: &str, json: bool) -> Result<(), Error> {
     output::write(&text)
 }
 
+fn convert(input: &Path, into: &Path) -> Result<(), Error> {
+    let unreadable =
+        |e: std::io::Error| Error::new(ErrorKind::InputUnreadable, format!("cannot read {}: {e}", input.display()));
+    if std::fs::metadata(input).map_err(unreadable)?.len() > import::FILE_BYTES_MAX as u64 {
+        let message =
+            format!("{} has more than {} bytes: is it a style network?", input.display(), import::FILE_BYTES_MAX);
+        return Err(Error::new(ErrorKind::Configuration, message));
+    }
+    let bytes = std::fs::read(input).map_err(unreadable)?;
+    let style = import::convert(&bytes)
+        .map_err(|e| Error::new(ErrorKind::Configuration, format!("{}: {e}", input.display())))?;
+    std::fs::write(into, &style)
+        .map_err(|e| Error::new(ErrorKind::Storage, format!("cannot write {}: {e}", into.display())))?;
+    output::write(&format!("{}: {} bytes, blake3 {}\n", into.display(), style.len(), blake3::hash(&style).to_hex()))
+}
+
 fn verify() -> Result<(), Error> {
     for style in shipped::ALL {
-        let digest = resolve(style.name)?.weights.describe().digest;
+        let digest = trained(style.name)?.describe().digest;
         if digest != style.digest {
             let message = format!("style {} has digest {digest}, its card says {}", style.name, style.digest);
             return Err(Error::new(ErrorKind::Configuration, message));
