@@ -41,7 +41,7 @@ impl Adam {
         self.steps
     }
 
-    /// Makes one step and returns the gradient's norm before clipping.
+    /// Makes one step and returns the gradient's norm before clipping; a norm that is not finite changes nothing.
     ///
     /// # Errors
     /// When candle cannot set a variable.
@@ -54,6 +54,10 @@ impl Adam {
             });
         }
         let norm = values.iter().flatten().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            // An overflowed gradient has no direction; scaled down it would turn weights into no numbers for good.
+            return Ok(norm);
+        }
         let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
         self.steps += 1;
         let first_bias = 1.0 - BETA_FIRST.powi(self.steps as i32);
@@ -96,6 +100,18 @@ mod tests {
         assert!((scheduled_rate(1.0, 300, 1000) - 1.0).abs() < 1e-12);
         assert!((scheduled_rate(1.0, 650, 1000) - 0.51).abs() < 1e-9);
         assert!((scheduled_rate(1.0, 1000, 1000) - 0.02).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_overflowed_gradient_changes_nothing() {
+        let start = Tensor::new(&[3.0_f32, -2.0], &Device::Cpu).unwrap();
+        let variables = [("x".to_owned(), Var::from_tensor(&start).unwrap())];
+        let mut adam = Adam::new(&variables, 10.0);
+        let huge = variables[0].1.as_tensor().affine(1e30, 0.0).unwrap().sqr().unwrap().sum_all().unwrap();
+        let norm = adam.step(&variables, &huge.backward().unwrap(), 0.1).unwrap();
+        assert!(!norm.is_finite());
+        assert_eq!(variables[0].1.as_tensor().to_vec1::<f32>().unwrap(), [3.0, -2.0]);
+        assert_eq!(adam.steps(), 0);
     }
 
     #[test]
