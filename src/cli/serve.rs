@@ -22,7 +22,7 @@ pub(super) fn config(verb: ConfigVerb) -> Result<(), Error> {
         let (name, tenant, style) = (&route.name, &route.tenant, &route.style);
         output::write(&format!("{name}  {tenant}  {} -> {}  {style}\n", route.input, route.output))?;
         if restyle_models::shipped::find(&route.style_location).is_none() {
-            crate::styles::resolve(&route.style_location)?;
+            crate::styles::trained(&route.style_location)?;
         }
     }
     config.check_listeners().map_err(|e| Error::new(ErrorKind::Configuration, e.to_string()))?;
