@@ -31,9 +31,14 @@ pub(super) fn entries(bytes: &[u8]) -> Result<HashMap<&str, &[u8]>, ModelError> 
 
 /// Number of entries and place of the central directory.
 fn end_record(bytes: &[u8]) -> Result<(usize, usize), ModelError> {
-    // The record may be followed by a comment of at most 65,535 bytes.
+    // The record may be followed by a comment of at most 65,535 bytes, whose length its last two bytes say.
     let from = bytes.len().saturating_sub(END_BYTES + 65_535);
-    let place = bytes[from..].windows(END_MARK.len()).rposition(|window| window == END_MARK);
+    let ends_here = |record: &[u8], place: usize| {
+        let comment = usize::from(u16::from_le_bytes([record[END_BYTES - 2], record[END_BYTES - 1]]));
+        record.starts_with(&END_MARK) && from + place + END_BYTES + comment == bytes.len()
+    };
+    let mut records = bytes[from..].windows(END_BYTES).enumerate().rev();
+    let place = records.find(|(place, record)| ends_here(record, *place)).map(|(place, _)| place);
     let place = place.ok_or_else(|| refused(format!("{WHAT} has no directory: is the file truncated?")))?;
     let mut end = Reader::new(&bytes[from + place..], WHAT);
     end.take(10)?;
