@@ -7,7 +7,7 @@ OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean bench-peers bench-ledger
+.PHONY: run test check fmt deps clean bench-peers bench-ledger bench-gpu check-kernels
 
 deps:
 	@scripts/install-deps
@@ -27,6 +27,7 @@ test: deps
 
 check: deps fmt
 	@scripts/install-test-servers
+	scripts/check-cuda
 	$(CARGO) clippy --workspace --all-targets --locked --features faults,train -- -D warnings
 	$(CARGO) test --workspace --locked --features faults,train
 	@if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; else echo "cargo-deny is not installed: skipped"; fi
@@ -42,6 +43,14 @@ bench-peers:
 bench-ledger:
 	$(CARGO) build --release --locked
 	@python3 benches/ledger/run.py --program "$${CARGO_TARGET_DIR:-target}/release/restyle" $(BENCH_ARGS)
+
+# The network on a card, layer by layer and whole, beside PyTorch; needs a card. BENCH_ARGS go to benches/gpu/bench.py.
+bench-gpu:
+	@benches/gpu/run.sh $(BENCH_ARGS)
+
+# Compiles every kernel with NVRTC; needs scripts/cuda-home, no card.
+check-kernels:
+	@scripts/check-kernels
 
 clean:
 	$(CARGO) clean

@@ -218,10 +218,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the number of scorer nodes: as asked, else one a core on a CPU and one on a GPU.
+    /// Returns the number of scorer nodes: as asked, else one a core on a CPU and one a GPU.
     #[must_use]
     pub fn worker_count(&self) -> usize {
-        self.workers.map_or_else(|| if self.device == DeviceChoice::Cpu { cores() } else { 1 }, NonZeroUsize::get)
+        self.workers.map_or_else(|| self.device.nodes(cores()), NonZeroUsize::get)
     }
 
     /// Returns how many threads each scorer may use, so that all of them together use every core once.

@@ -285,6 +285,7 @@ impl Drive {
         let (options, threads) = (prepared.stylize_options(), self.config.threads_per_worker());
         let calibration = opened.calibrated.as_ref().map(|c| Arc::clone(&c.calibration));
         let settings = Arc::new(opened.plan.encoder.clone());
+        let size = opened.plan.source.video.upright_size();
         let work = PassWork {
             blob: Arc::clone(&prepared.blob),
             source: Arc::new(opened.plan.source.clone()),
@@ -299,7 +300,8 @@ impl Drive {
             scorer: Arc::new(move || {
                 let ranges = calibration.as_ref().and_then(|c| c.ranges());
                 let model = restyle_models::mix::build_mix(&parts, controls, &device, threads, ranges)?;
-                Ok(Box::new(StyleScorer::new(model, options.clone(), 1)) as Box<dyn Scorer>)
+                let batch = model.batch_frames_max(size.0, size.1);
+                Ok(Box::new(StyleScorer::new(model, options.clone(), batch)) as Box<dyn Scorer>)
             }),
             writer: Arc::new(move || {
                 Ok(Box::new(VideoWriter::new(SegmentEncoder::new(&settings)?)) as Box<dyn SegmentWriter>)

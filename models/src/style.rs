@@ -24,6 +24,12 @@ pub struct StylizeOptions {
 
 /// A style on a device, used by the one thread that built it.
 pub trait StyleModel: Send {
+    /// Returns how many pictures of that size a call digests best; at least 1.
+    fn batch_frames_max(&self, width: u32, height: u32) -> usize {
+        let _ = (width, height);
+        1
+    }
+
     /// Stylizes pictures of equal size and format; each result has its picture's size and the format asked for.
     ///
     /// A picture's result depends on neither the others nor on threads. Blocks until all are done.
@@ -48,7 +54,7 @@ pub fn build(
     build_with(weights, device, threads, None)
 }
 
-/// As [`build`]; in reduced precision where there are ranges of a calibration that was accepted.
+/// As [`build`]; on the CPU in reduced precision where there are ranges of a calibration that was accepted.
 ///
 /// # Errors
 /// As [`build`]; `Weights` also where the ranges are of another network.
@@ -58,7 +64,28 @@ pub fn build_with(
     threads: usize,
     ranges: Option<&Ranges>,
 ) -> Result<Box<dyn StyleModel>, ModelError> {
+    match *device {
+        DeviceChoice::Cpu => build_cpu(weights, threads, ranges),
+        DeviceChoice::Cuda(_) | DeviceChoice::CudaAll => build_cuda(weights, *device),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn build_cuda(weights: &Arc<StyleWeights>, device: DeviceChoice) -> Result<Box<dyn StyleModel>, ModelError> {
+    Ok(Box::new(crate::cuda::style::CudaStyle::new(weights, device, crate::cuda::Precision::Bf16)?))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn build_cuda(_: &Arc<StyleWeights>, device: DeviceChoice) -> Result<Box<dyn StyleModel>, ModelError> {
     device.check()?;
+    Err(ModelError::Device(format!("device {device} is not compiled in")))
+}
+
+fn build_cpu(
+    weights: &Arc<StyleWeights>,
+    threads: usize,
+    ranges: Option<&Ranges>,
+) -> Result<Box<dyn StyleModel>, ModelError> {
     Ok(Box::new(CpuStyle {
         net: TransformNet::with_ranges(weights, threads, Isa::detect(), ranges)?,
         scored: ScoredPlanes::default(),

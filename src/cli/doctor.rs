@@ -29,9 +29,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
         ffmpeg: Capabilities::read(),
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         kernels: device::cpu_kernels(),
-        cuda: device::DeviceChoice::Cuda(0)
-            .check()
-            .map_or_else(|e| e.to_string(), |()| "cuda:0 can be used".to_owned()),
+        cuda: device::describe_cuda(),
         work_dir_problem: try_store(&work).err(),
         work_dir: work.to_string().into(),
     };

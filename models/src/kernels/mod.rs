@@ -19,7 +19,7 @@
 //! Reflection is an index, never a copy. Work is cut into tasks whose size depends on the picture and the instruction
 //! set alone, and each task's moments are joined in task order: results depend on neither threads nor batch.
 //!
-//! This module is the only place of the crate with `unsafe`.
+//! Besides this module only `cuda::machine` holds `unsafe`.
 
 mod avx2;
 mod avx512;

@@ -96,6 +96,11 @@ impl DownsampleFilter {
         Self { factor, start: centre - reach, weights }
     }
 
+    /// Returns the first weight's distance from the group's first luma sample, and the weights.
+    pub(crate) fn window(&self) -> (isize, &[f32]) {
+        (self.start, &self.weights)
+    }
+
     /// Returns the luma indices and weights of chroma sample `at`, indices clamped to `0..len`.
     pub(crate) fn taps(&self, at: usize, len: usize) -> impl Iterator<Item = (usize, f32)> + '_ {
         let first = at as isize * self.factor as isize + self.start;

@@ -4,10 +4,10 @@
 //! in each direction. Samples of more than 8 bits never pass through 8. Conversions are pure functions of
 //! their input: equal pictures give equal bytes on every thread.
 
-mod chroma;
+pub(crate) mod chroma;
 mod convert;
 mod format;
-mod matrix;
+pub(crate) mod matrix;
 mod picture;
 mod rotate;
 

@@ -229,7 +229,7 @@ fn bytes(name: &str, text: &str) -> Result<u64, Error> {
 
 fn nodes(file: NodesFile, device: &DeviceChoice) -> Result<NodeLimits, Error> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let default = if *device == DeviceChoice::Cpu { cores } else { 1 };
+    let default = device.nodes(cores);
     let max = within("nodes.max", file.max.unwrap_or(default), 1, NODES_MAX)?;
     let return_after = file.return_after.map_or(Ok(RETURN_AFTER), |t| duration("nodes.return_after", &t))?;
     let hang_after = file.hang_after.map_or(Ok(HANG_AFTER), |t| duration("nodes.hang_after", &t))?;

@@ -1,0 +1,305 @@
+//! A style on a card: frames cross as integer planes through page-locked memory, in groups that overlap.
+//!
+//! While one group is computed the next is uploaded and the one before comes back: two slots, three streams, events between them.
+//! The network's memory is shared by both slots, since the compute stream does one group after the other.
+
+use super::frames::{Framed, Job};
+use super::machine::{Loaded, Machine, address, alike, lost};
+use super::network::Network;
+use super::pack::Precision;
+use super::program::Buffer;
+use crate::ModelError;
+use crate::device::DeviceChoice;
+use crate::pixels::{Picture, PixelFormat, Samples};
+use crate::style::{StyleModel, StylizeOptions, check_equal_shapes, score_size};
+use crate::weights::StyleWeights;
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, CudaStream, PinnedHostSlice};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Pixels that fill a large card; smaller pictures are computed several at once.
+const GROUP_PIXELS: usize = 1 << 20;
+/// The most pictures that are computed at once.
+const GROUP_MAX: usize = 8;
+/// Groups in one call: enough that the first upload and the last download weigh little.
+const GROUPS_A_CALL: usize = 8;
+/// The share of the free memory that a job may take; the rest is for others and for the driver.
+const MEMORY_SHARE: f64 = 0.9;
+const SLOTS: usize = 2;
+
+/// How many models of this process are on each card, by number: a fact about the process, whatever pipelines it holds.
+static OCCUPANCY: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+/// A model's place on a card, given back on drop.
+struct Seat {
+    ordinal: usize,
+}
+
+impl Seat {
+    /// Takes the named card, or the one with the fewest models, the first of equals.
+    fn take(device: DeviceChoice) -> Result<Self, ModelError> {
+        let mut taken = OCCUPANCY.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |taken: &[usize], ordinal: usize| taken.get(ordinal).copied().unwrap_or(0);
+        let ordinal = match device {
+            DeviceChoice::Cuda(ordinal) => Machine::find(ordinal)?.ordinal,
+            _ => {
+                let ordinals = alike().into_iter().map(|card| card.ordinal);
+                let freest = ordinals.min_by_key(|&ordinal| count(&taken, ordinal));
+                freest.map_or_else(|| Machine::find(0).map(|card| card.ordinal), Ok)?
+            }
+        };
+        let len = taken.len().max(ordinal + 1);
+        taken.resize(len, 0);
+        taken[ordinal] += 1;
+        Ok(Self { ordinal })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        OCCUPANCY.lock().unwrap_or_else(PoisonError::into_inner)[self.ordinal] -= 1;
+    }
+}
+
+/// The transformer network on a card. Used by the thread that built it.
+pub struct CudaStyle {
+    machine: Machine,
+    network: Network,
+    constants: Vec<CudaSlice<u8>>,
+    upload: Arc<CudaStream>,
+    download: Arc<CudaStream>,
+    /// What is ready for the shape of the last call.
+    ready: Option<Ready>,
+    _seat: Seat,
+}
+
+/// Memory and graphs for pictures of one shape.
+struct Ready {
+    job: Job,
+    /// Memory of the program by number; input and output are in the slots.
+    work: Vec<Option<CudaSlice<u8>>>,
+    slots: [Slot; SLOTS],
+    /// Graphs by slot and pictures.
+    programs: HashMap<(usize, usize), Loaded>,
+}
+
+/// Where a group is between its upload and its return.
+struct Slot {
+    input: CudaSlice<u8>,
+    output: CudaSlice<u8>,
+    to_card: PinnedHostSlice<u8>,
+    from_card: PinnedHostSlice<u8>,
+    /// Recorded behind the download; pictures of the group that is under way.
+    under_way: Option<(CudaEvent, usize)>,
+}
+
+impl CudaStyle {
+    /// Opens the card and packs the weights for it.
+    ///
+    /// # Errors
+    /// `Device` where the card cannot be used, `Weights` where a layer is missing.
+    pub fn new(weights: &StyleWeights, device: DeviceChoice, precision: Precision) -> Result<Self, ModelError> {
+        let seat = Seat::take(device)?;
+        let machine = Machine::open(seat.ordinal)?;
+        let network = Network::pack(weights, precision)?;
+        let constants = network.constants().iter().map(|bytes| machine.hold(bytes)).collect::<Result<_, _>>()?;
+        let (upload, download) = (machine.stream()?, machine.stream()?);
+        Ok(Self { machine, network, constants, upload, download, ready: None, _seat: seat })
+    }
+
+    /// Returns the open card.
+    pub fn machine(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
+
+    /// Prepares memory for pictures of the job's shape: as many at once as fill the card and fit it.
+    fn prepare(&mut self, job: Job) -> Result<(), ModelError> {
+        if self.ready.as_ref().is_some_and(|ready| Job { images: job.images, ..ready.job } == job) {
+            return Ok(());
+        }
+        // Freed first: the new shape may need what the old one held.
+        self.ready = None;
+        let free = (self.machine.free_bytes()? as f64 * MEMORY_SHARE) as usize;
+        let mut images = group_images(job.scored);
+        let (framed, job) = loop {
+            let job = Job { images, ..job };
+            let framed = Framed::plan(&self.network, &job);
+            if framed.program.oversized {
+                let (width, height) = job.scored;
+                return Err(ModelError::Picture(format!(
+                    "a picture of {width}x{height} is too large for a card: lower --size"
+                )));
+            }
+            let needed = framed.program.work_bytes();
+            if needed <= free {
+                break (framed, job);
+            }
+            if images == 1 {
+                return Err(ModelError::Device(format!(
+                    "cuda:{} has {} MiB free, a picture of {}x{} needs {} MiB: lower --size or use --device cpu",
+                    self.machine.card().ordinal,
+                    free >> 20,
+                    job.scored.0,
+                    job.scored.1,
+                    needed >> 20
+                )));
+            }
+            images /= 2;
+        };
+        let slot = |machine: &Machine| -> Result<Slot, ModelError> {
+            let bytes = |buffer| framed.program.work[number(buffer)].bytes;
+            Ok(Slot {
+                input: machine.allocate(bytes(framed.input))?,
+                output: machine.allocate(bytes(framed.output))?,
+                to_card: machine.pinned(bytes(framed.input))?,
+                from_card: machine.pinned(bytes(framed.output))?,
+                under_way: None,
+            })
+        };
+        let slots = [slot(&self.machine)?, slot(&self.machine)?];
+        let own = |at: usize| Buffer::Work(at) == framed.input || Buffer::Work(at) == framed.output;
+        let work = framed.program.work.iter().enumerate().map(|(at, work)| match &work.contents {
+            _ if own(at) => Ok(None),
+            Some(contents) => self.machine.hold(contents).map(Some),
+            None => self.machine.allocate(work.bytes).map(Some),
+        });
+        let work = work.collect::<Result<_, _>>()?;
+        // Memory comes in the order of the compute stream, and the other streams are to use it too.
+        self.machine.compute().synchronize().map_err(lost)?;
+        self.ready = Some(Ready { job, work, slots, programs: HashMap::new() });
+        Ok(())
+    }
+
+    /// Enqueues a group on a slot that is free.
+    fn begin(&mut self, slot: usize, pictures: &[&Picture]) -> Result<(), ModelError> {
+        let ready = self.ready.as_mut().expect("prepared before");
+        // Fewer pictures than a group: the smallest power of two that holds them, so that graphs stay few.
+        let images = pictures.len().next_power_of_two().min(ready.job.images);
+        if !ready.programs.contains_key(&(slot, images)) {
+            let framed = Framed::plan(&self.network, &Job { images, ..ready.job });
+            let (work, place) = (&ready.work, &ready.slots[slot]);
+            let memory = |buffer| match buffer {
+                Buffer::Constant(at) => address(&self.constants[at]),
+                _ if buffer == framed.input => address(&place.input),
+                _ if buffer == framed.output => address(&place.output),
+                Buffer::Work(at) => work[at].as_ref().map_or(0, address),
+            };
+            let loaded = self.machine.load(&framed.program, &memory)?;
+            ready.programs.insert((slot, images), loaded);
+        }
+        let place = &mut ready.slots[slot];
+        fill(place.to_card.as_mut_slice().map_err(lost)?, pictures);
+        self.upload.memcpy_htod(&place.to_card, &mut place.input).map_err(lost)?;
+        self.machine.compute().join(&self.upload).map_err(lost)?;
+        ready.programs.get_mut(&(slot, images)).expect("just made").launch()?;
+        self.download.join(self.machine.compute()).map_err(lost)?;
+        self.download.memcpy_dtoh(&place.output, &mut place.from_card).map_err(lost)?;
+        place.under_way = Some((self.download.record_event(None).map_err(lost)?, pictures.len()));
+        Ok(())
+    }
+
+    /// Waits for the group of a slot and returns its pictures; none where the slot is free.
+    fn finish(&mut self, slot: usize) -> Result<Vec<Picture>, ModelError> {
+        let ready = self.ready.as_mut().expect("prepared before");
+        let place = &mut ready.slots[slot];
+        let Some((done, count)) = place.under_way.take() else { return Ok(Vec::new()) };
+        done.synchronize().map_err(lost)?;
+        let job = &ready.job;
+        let bytes = job.output.picture_bytes(job.width, job.height);
+        let all = place.from_card.as_slice().map_err(lost)?;
+        all.chunks_exact(bytes).take(count).map(|one| read(one, job.output, job.width, job.height)).collect()
+    }
+
+    /// Waits for everything that was enqueued: memory must outlive it. A lost card has nothing under way.
+    fn settle(&self) {
+        for stream in [&self.upload, self.machine.compute(), &self.download] {
+            let _ = stream.synchronize();
+        }
+    }
+
+    fn run(&mut self, pictures: &[&Picture]) -> Result<Vec<Picture>, ModelError> {
+        let group = self.ready.as_ref().map_or(1, |ready| ready.job.images);
+        let mut results = Vec::with_capacity(pictures.len());
+        let mut groups = 0;
+        for (at, chunk) in pictures.chunks(group).enumerate() {
+            results.extend(self.finish(at % SLOTS)?);
+            self.begin(at % SLOTS, chunk)?;
+            groups = at + 1;
+        }
+        for at in groups..groups + SLOTS {
+            results.extend(self.finish(at % SLOTS)?);
+        }
+        Ok(results)
+    }
+}
+
+impl StyleModel for CudaStyle {
+    fn batch_frames_max(&self, width: u32, height: u32) -> usize {
+        group_images((width as usize, height as usize)) * GROUPS_A_CALL
+    }
+
+    fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
+        options.output.validate()?;
+        check_equal_shapes(pictures)?;
+        let Some(first) = pictures.first() else { return Ok(Vec::new()) };
+        pictures.iter().try_for_each(|picture| picture.validate())?;
+        self.prepare(Job {
+            images: 1,
+            width: first.width,
+            height: first.height,
+            scored: score_size(first, options.score_width)?,
+            input: first.format,
+            output: options.output,
+        })?;
+        let results = self.run(pictures);
+        if results.is_err() {
+            // Nothing of a broken run may be taken for the next one's.
+            self.settle();
+            self.ready = None;
+        }
+        results
+    }
+}
+
+impl Drop for CudaStyle {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+fn group_images((width, height): (usize, usize)) -> usize {
+    (GROUP_PIXELS / (width * height).max(1)).clamp(1, GROUP_MAX).next_power_of_two().min(GROUP_MAX)
+}
+
+fn number(buffer: Buffer) -> usize {
+    match buffer {
+        Buffer::Constant(at) | Buffer::Work(at) => at,
+    }
+}
+
+/// Lays pictures side by side as the card reads them: planes tight, one picture after the other, words as they lie in memory.
+fn fill(mut to: &mut [u8], pictures: &[&Picture]) {
+    for plane in pictures.iter().flat_map(|picture| &picture.planes) {
+        let bytes = match &plane.samples {
+            Samples::U8(samples) => samples.as_slice(),
+            Samples::U16(samples) => bytemuck::cast_slice(samples),
+        };
+        let (head, rest) = to.split_at_mut(bytes.len());
+        head.copy_from_slice(bytes);
+        to = rest;
+    }
+}
+
+fn read(mut from: &[u8], format: PixelFormat, width: u32, height: u32) -> Result<Picture, ModelError> {
+    let mut picture = Picture::zeroed(format, width, height)?;
+    for plane in &mut picture.planes {
+        let to = match &mut plane.samples {
+            Samples::U8(samples) => samples.as_mut_slice(),
+            Samples::U16(samples) => bytemuck::cast_slice_mut(samples),
+        };
+        let (head, rest) = from.split_at(to.len());
+        to.copy_from_slice(head);
+        from = rest;
+    }
+    Ok(picture)
+}

@@ -1,0 +1,158 @@
+//! The network as one operation of candle on every device that answers here: one body, tolerances by precision.
+//!
+//! Without feature `cuda`, or where no card answers, the card's part says so and is skipped.
+
+use candle_core::{Device, Tensor};
+use restyle_models::StyleWeights;
+use restyle_models::pixels::RgbPlanes;
+use restyle_models::stylize_op::StylizeOp;
+use std::sync::Arc;
+use support::{read_npy, read_picture, shared};
+
+mod support;
+
+/// A device with the operation made for it, and the largest mean error it may show, as PSNR in dB to the golden output.
+struct Case {
+    name: &'static str,
+    device: Device,
+    op: StylizeOp,
+    psnr_min: f64,
+}
+
+#[cfg(feature = "cuda")]
+fn card() -> Option<Device> {
+    match Device::new_cuda_with_stream(0) {
+        Ok(device) => Some(device),
+        Err(error) => {
+            println!("skipped: no CUDA device answers: {error}");
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn card() -> Option<Device> {
+    println!("skipped: built without feature cuda");
+    None
+}
+
+fn cases(weights: &Arc<StyleWeights>) -> Vec<Case> {
+    let op = || StylizeOp::new(weights, 2).unwrap();
+    let mut cases = vec![Case { name: "cpu f32", device: Device::Cpu, op: op(), psnr_min: 80.0 }];
+    if let Some(device) = card() {
+        cases.extend(on_card(device, op));
+    }
+    cases
+}
+
+#[cfg(feature = "cuda")]
+fn on_card(device: Device, op: impl Fn() -> StylizeOp) -> Vec<Case> {
+    use restyle_models::cuda::Precision;
+    let case =
+        |name, precision, psnr_min| Case { name, device: device.clone(), op: op().with_precision(precision), psnr_min };
+    vec![case("cuda f32", Precision::F32, 80.0), case("cuda bf16", Precision::Bf16, 40.0)]
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_card(_: Device, _: impl Fn() -> StylizeOp) -> Vec<Case> {
+    Vec::new()
+}
+
+fn tensor(rgb: &RgbPlanes, device: &Device) -> Tensor {
+    Tensor::from_vec(rgb.planes.concat(), (1, 3, rgb.height, rgb.width), device).unwrap()
+}
+
+fn run(op: &StylizeOp, frames: &Tensor) -> Vec<f32> {
+    frames.apply_op1_no_bwd(op).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// PSNR of values clamped to 0..255.
+fn psnr(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    assert!(found.iter().all(|value| value.is_finite()));
+    let squares = found.iter().zip(expected).map(|(a, b)| f64::from(a.clamp(0.0, 255.0) - b.clamp(0.0, 255.0)).powi(2));
+    10.0 * (255.0f64.powi(2) * found.len() as f64 / squares.sum::<f64>().max(1e-9)).log10()
+}
+
+fn waves(width: usize, height: usize) -> RgbPlanes {
+    let mut rgb = RgbPlanes::new(width, height);
+    for (channel, plane) in rgb.planes.iter_mut().enumerate() {
+        for (at, value) in plane.iter_mut().enumerate() {
+            let (x, y) = ((at % width) as f32, (at / width) as f32);
+            *value =
+                127.0 + 60.0 * (x / 9.0 + channel as f32).sin() * (y / 13.0).cos() + 40.0 * ((x + y) / 150.0).sin();
+        }
+    }
+    rgb
+}
+
+#[test]
+fn golden_outputs() {
+    let Some(shared) = shared() else {
+        println!("skipped: no golden outputs; set RESTYLE_SHARED to the folder that holds them");
+        return;
+    };
+    for (style, size) in [("candy", "160x112"), ("mosaic", "150x101"), ("udnie", "160x112")] {
+        let bytes = std::fs::read(shared.join(format!("weights/transformernet/{style}.safetensors"))).unwrap();
+        let weights = Arc::new(StyleWeights::load(&bytes).unwrap());
+        let rgb = read_picture(&shared.join(format!("golden/input_{size}.png")));
+        let (_, expected) = read_npy(&shared.join(format!("golden/transformernet_{style}_{size}.npy")));
+        for case in cases(&weights) {
+            let quality = psnr(&run(&case.op, &tensor(&rgb, &case.device)), &expected);
+            println!("{style} {size} {}: {quality:.1} dB", case.name);
+            assert!(quality >= case.psnr_min, "{style} {size} {}: {quality:.1} dB", case.name);
+        }
+    }
+}
+
+/// Large pictures are where index arithmetic breaks; the processor's result is what they are compared with.
+#[test]
+fn large_pictures_equal_the_processor() {
+    let Some(device) = card() else { return };
+    let weights = Arc::new(StyleWeights::load(restyle_models::shipped::ALL[0].bytes).unwrap());
+    for (width, height) in [(1920, 1080), (3840, 2160)] {
+        let rgb = waves(width, height);
+        let expected = run(&StylizeOp::new(&weights, 8).unwrap(), &tensor(&rgb, &Device::Cpu));
+        for case in on_card(device.clone(), || StylizeOp::new(&weights, 1).unwrap()) {
+            let quality = psnr(&run(&case.op, &tensor(&rgb, &case.device)), &expected);
+            assert!(quality >= case.psnr_min, "{width}x{height} {}: {quality:.1} dB", case.name);
+        }
+    }
+}
+
+/// What was in memory before has no influence: neither other pictures, nor other sizes, nor values that are no numbers.
+#[test]
+fn memory_that_was_used_before_does_not_show() {
+    let weights = Arc::new(StyleWeights::load(restyle_models::shipped::ALL[0].bytes).unwrap());
+    for case in cases(&weights) {
+        let (wanted, larger) = (tensor(&waves(70, 45), &case.device), tensor(&waves(133, 90), &case.device));
+        let mut poison = waves(70, 45);
+        poison.planes.iter_mut().for_each(|plane| plane.fill(f32::NAN));
+        let first = run(&case.op, &wanted);
+        let _ = run(&case.op, &tensor(&poison, &case.device));
+        let _ = run(&case.op, &larger);
+        assert!(run(&case.op, &wanted) == first, "{}", case.name);
+    }
+}
+
+/// Two owners of one card, each with its own stream, at the same time: no result may take anything from the other.
+#[test]
+fn two_streams_do_not_disturb_each_other() {
+    if card().is_none() {
+        return;
+    }
+    let weights = Arc::new(StyleWeights::load(restyle_models::shipped::ALL[0].bytes).unwrap());
+    std::thread::scope(|scope| {
+        for size in [(320, 200), (200, 320)] {
+            let weights = &weights;
+            scope.spawn(move || {
+                let case = cases(weights).pop().unwrap();
+                let frames = tensor(&waves(size.0, size.1), &case.device);
+                let first = run(&case.op, &frames);
+                for turn in 0..200 {
+                    assert!(run(&case.op, &frames) == first, "{size:?}, turn {turn}");
+                }
+            });
+        }
+    });
+}
