@@ -73,7 +73,8 @@ pub(crate) fn fixed(
         return Ok(None);
     }
     let weights = prepared.style.sole_network().ok_or_else(|| {
-        let message = "reduced precision is calibrated on one trained network: leave it out for blends and for pictures as style";
+        let message =
+            "reduced precision is calibrated on one trained network: leave it out for blends and for pictures as style";
         Error::new(ErrorKind::Usage, message)
     })?;
     let standing = match ledger.calibration()? {

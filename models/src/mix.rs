@@ -302,7 +302,8 @@ mod tests {
         let options = StylizeOptions { score_width: Some(32), output: PixelFormat::YUV420P8 };
         let mut plain = build_with(&weights(7), &DeviceChoice::Cpu, 1, None).unwrap();
         let mut mix =
-            build_mix(&[(StyleSource::Trained(weights(7)), 0.3)], Controls::default(), &DeviceChoice::Cpu, 1, None).unwrap();
+            build_mix(&[(StyleSource::Trained(weights(7)), 0.3)], Controls::default(), &DeviceChoice::Cpu, 1, None)
+                .unwrap();
         assert_eq!(plain.stylize(&[&picture(2)], &options).unwrap(), mix.stylize(&[&picture(2)], &options).unwrap());
     }
 
@@ -312,7 +313,10 @@ mod tests {
             let parts: Vec<_> =
                 parts.iter().map(|(seed, share)| (StyleSource::Trained(weights(*seed)), *share)).collect();
             let controls = Controls { strength, preserve_color: false };
-            build_mix(&parts, controls, &DeviceChoice::Cpu, 1, None).err().map(|error| error.to_string()).unwrap_or_default()
+            build_mix(&parts, controls, &DeviceChoice::Cpu, 1, None)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
         };
         assert!(refused(&[], 1.0).contains("blend of 0 styles"));
         assert!(refused(&[(1, 0.0)], 1.0).contains("share of a style is 0"));
