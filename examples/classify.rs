@@ -16,7 +16,7 @@ use restyle_actors::source::probe;
 use restyle_actors::storage::{Blob, Location};
 use restyle_actors::task::Scored;
 use restyle_actors::writer::RecordWriter;
-use restyle_engine::clock::{SystemClock};
+use restyle_engine::clock::SystemClock;
 use restyle_engine::item::JobId;
 use restyle_engine::ledger::{Ledger, SegmentLedger};
 use restyle_engine::stage::{StageError, Status};

@@ -148,14 +148,14 @@ fn absurd_sizes_are_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn object_stores_are_named_but_not_served() {
-    for url in ["s3://bucket/key.mp4", "azblob://container/key.mp4", "gs://bucket/key.mp4?token=secret"] {
-        let location = Location::parse(url).expect("parsed");
-        let error = Blob::open(&location).expect_err("not served");
-        assert_eq!(error.kind(), ErrorKind::Config);
-        assert!(error.to_string().contains("this build has no") && !error.to_string().contains("secret"), "{error}");
+fn locations_are_told_apart_and_secrets_in_them_refused() {
+    for url in ["s3://bucket/key.mp4", "azblob://container/key.mp4", "gs://bucket/key.mp4"] {
+        assert_eq!(Location::parse(url).unwrap().to_string(), url);
     }
-    assert_eq!(Location::parse("s3://user:secret@host/key").unwrap().to_string(), "s3://host/key");
+    for url in ["gs://bucket/key.mp4?token=secret", "s3://user:secret@host/key"] {
+        let error = Location::parse(url).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
     assert_eq!(Location::parse("ftp://host/key").unwrap_err().kind(), ErrorKind::Usage);
     assert_eq!(Location::parse("").unwrap_err().kind(), ErrorKind::Usage);
     let parsed = Location::parse("file:///tmp/a%20b.mp4").expect("parsed");

@@ -173,7 +173,8 @@ impl SeaweedFs {
                 "-s3.port.lance=0",
                 "-master.telemetry=false",
                 "-master.volumeSizeLimitMB=64",
-                "-volume.max=64",
+                // Every bucket takes volumes of its own, which are empty files until they are used.
+                "-volume.max=4096",
             ]
             .map(str::to_owned),
         );

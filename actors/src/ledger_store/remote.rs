@@ -138,12 +138,13 @@ impl RemoteStore {
 
     fn error(&self, operation: StoreOperation, key: &str, error: &opendal::Error) -> StoreError {
         let kind = match error.kind() {
+            // However often it was tried before: no bucket appears by itself.
+            ErrorKind::ConfigInvalid => StoreErrorKind::NotFound,
             _ if is_passing(error) => StoreErrorKind::Transient,
             // Two conditional writes at the same moment; the one that is refused may ask again.
             ErrorKind::Conflict => StoreErrorKind::Transient,
             ErrorKind::NotFound => StoreErrorKind::NotFound,
             ErrorKind::PermissionDenied => StoreErrorKind::Permission,
-            ErrorKind::ConfigInvalid => StoreErrorKind::NotFound,
             _ => StoreErrorKind::Other,
         };
         StoreError::new(operation, kind, self.shown(key), describe(error))
@@ -175,7 +176,11 @@ impl ObjectStore for RemoteStore {
             (self.operator.clone(), self.path(key), self.transfer_time(bytes.len() as u64));
         let bytes = bytes.to_vec();
         let created = self.call(StoreOperation::Create, key, deadline, async move {
-            let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
+            let options = WriteOptions {
+                if_not_exists: true,
+                content_type: Some("application/octet-stream".to_owned()),
+                ..WriteOptions::default()
+            };
             operator.write_options(&path, bytes, options).await
         })?;
         match created {

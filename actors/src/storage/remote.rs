@@ -158,8 +158,11 @@ impl RemoteObject {
     }
 }
 
-/// Whether the same call may go well a moment later.
+/// Whether the same call may go well a moment later; one that was denied is denied again, however often it was tried.
 pub(crate) fn is_passing(error: &opendal::Error) -> bool {
+    if error.kind() == ErrorKind::PermissionDenied {
+        return false;
+    }
     error.is_temporary() || error.is_persistent() || error.kind() == ErrorKind::RateLimited
 }
 
