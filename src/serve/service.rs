@@ -217,6 +217,14 @@ impl Service {
         styles::list(&self.inner.config())
     }
 
+    /// Returns the contact sheet of a style as JPEG. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `NotFound` for a style that is not there or has none, `Storage` for one that cannot be read.
+    pub fn sheet(&self, style: &str) -> Result<Vec<u8>, ServiceError> {
+        styles::sheet(&self.inner.config(), style)
+    }
+
     /// Returns the configuration in force.
     #[must_use]
     pub fn config(&self) -> Arc<ServeConfig> {

@@ -5,8 +5,40 @@ use super::error::ServiceError;
 use super::view::StyleView;
 use restyle_models::shipped;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 const EXTENSION: &str = "safetensors";
+const BUILT_IN: &str = "built-in";
+/// Largest contact sheet of an operator's that is read.
+const SHEET_BYTES_MAX: u64 = 4 << 20;
+
+/// Contact sheets of the built-in styles, JPEG: painting and photos above, the photos styled below.
+const SHEETS: [(&str, &[u8]); 6] = [
+    ("composition-vii", include_bytes!("../../docs/styles/composition-vii.jpg")),
+    ("great-wave", include_bytes!("../../docs/styles/great-wave.jpg")),
+    ("starry-night", include_bytes!("../../docs/styles/starry-night.jpg")),
+    ("the-scream", include_bytes!("../../docs/styles/the-scream.jpg")),
+    ("udnie", include_bytes!("../../docs/styles/udnie.jpg")),
+    ("wheat-field", include_bytes!("../../docs/styles/wheat-field.jpg")),
+];
+
+/// Returns the contact sheet of a style as JPEG; blocks on the disk.
+///
+/// # Errors
+/// `NotFound` for a style that is not there or has none, `Storage` for one that cannot be read.
+pub(super) fn sheet(config: &ServeConfig, name: &str) -> Result<Vec<u8>, ServiceError> {
+    let missing = || ServiceError::not_found(format!("there is no contact sheet of a style {name}"));
+    let (view, location) = all(config).remove(name).ok_or_else(missing)?;
+    if view.origin == BUILT_IN {
+        return SHEETS.iter().find(|(own, _)| *own == name).map(|(_, bytes)| bytes.to_vec()).ok_or_else(missing);
+    }
+    let path = sheet_beside(&location);
+    let size = std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file).ok_or_else(missing)?.len();
+    if size > SHEET_BYTES_MAX {
+        return Err(missing());
+    }
+    std::fs::read(&path).map_err(|e| ServiceError::storage(format!("cannot read the contact sheet of {name}: {e}")))
+}
 
 /// Returns what the pipeline resolves for a style's name.
 ///
@@ -43,22 +75,28 @@ fn all(config: &ServeConfig) -> BTreeMap<String, (StyleView, String)> {
         let view = StyleView {
             name: style.name.to_owned(),
             painting: style.painting.to_owned(),
-            origin: "built-in".to_owned(),
+            origin: BUILT_IN.to_owned(),
             digest: Some(style.digest.to_owned()),
-            has_sheet: false,
+            has_sheet: SHEETS.iter().any(|(name, _)| *name == style.name),
         };
         found.insert(style.name.to_owned(), (view, style.name.to_owned()));
     }
     found
 }
 
+/// Where the contact sheet of an operator's style is looked for: beside its weights.
+fn sheet_beside(location: &str) -> PathBuf {
+    Path::new(location).with_extension("jpg")
+}
+
 fn operators(name: &str, location: String) -> (StyleView, String) {
+    let has_sheet = sheet_beside(&location).is_file();
     let view = StyleView {
         name: name.to_owned(),
         painting: String::new(),
         origin: "operator".to_owned(),
         digest: None,
-        has_sheet: false,
+        has_sheet,
     };
     (view, location)
 }

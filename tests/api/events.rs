@@ -1,9 +1,9 @@
 //! A job's events as a stream.
 
 use crate::bench::Bench;
-use crate::client::{answer, connect, request};
+use crate::client::{Answer, answer, connect, request};
 use serde_json::{Value, json};
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 
 /// Events of a stream: number, kind, data.
 fn parse(text: &str) -> Vec<(u64, String, Value)> {
@@ -71,4 +71,45 @@ fn a_stream_ends_when_the_listeners_do() {
     let mut rest = Vec::new();
     let _ = std::io::Read::read_to_end(&mut stream, &mut rest);
     assert!(std::net::TcpStream::connect(address).is_err(), "somebody still listens");
+}
+
+/// Reads a stream without end until it said something.
+struct Until<R> {
+    stream: R,
+    said: String,
+    wanted: String,
+}
+
+impl<R: Read> Read for Until<R> {
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        if self.said.contains(&self.wanted) {
+            return Ok(0);
+        }
+        let read = self.stream.read(piece)?;
+        self.said += &String::from_utf8_lossy(&piece[..read]);
+        Ok(read)
+    }
+}
+
+/// What the service's own stream says until it says `wanted`.
+pub fn opening(bench: &Bench, wanted: &str) -> Answer {
+    let mut stream = connect(bench.address());
+    stream.write_all(&request(bench.address(), "GET", "/v1/events", &[], b"")).unwrap();
+    answer(&mut Until { stream, said: String::new(), wanted: wanted.to_owned() }).unwrap()
+}
+
+#[test]
+fn one_stream_tells_of_every_job_node_and_number() {
+    let bench = Bench::start("nodes = { max = 2 }", "");
+    bench.clip("clip.mp4", 25);
+    let first = opening(&bench, "event: summary");
+    assert_eq!((first.status, first.header("content-type")), (200, Some("text/event-stream")));
+    assert!(first.text().contains("event: nodes\ndata: []"), "{}", first.text());
+    // It is open before there is a job.
+    let mut stream = connect(bench.address());
+    stream.write_all(&request(bench.address(), "GET", "/v1/events", &[], b"")).unwrap();
+    assert_eq!(bench.put_json("/v1/jobs/one", &json!({"input": "clip.mp4"})).status, 202);
+    let wanted = "\"state\":\"finished\"".to_owned();
+    let told = answer(&mut Until { stream, said: String::new(), wanted }).unwrap().text();
+    assert!(told.contains("event: job\ndata: {\"id\":\"one\"") && told.contains("\"state\":\"running\""), "{told}");
 }

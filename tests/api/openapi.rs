@@ -126,10 +126,13 @@ fn every_operation_answers_as_the_document_says() {
         ("/v1/jobs/{id}/preview", "/v1/jobs/one/preview?frame=1&side=after"),
         ("/v1/nodes", "/v1/nodes"),
         ("/v1/styles", "/v1/styles"),
+        ("/v1/styles/{name}/sheet", "/v1/styles/starry-night/sheet"),
+        ("/v1/styles/{name}/sheet", "/v1/styles/none/sheet"),
         ("/v1/routes", "/v1/routes"),
     ] {
         told("get", path, bench.get(concrete));
     }
+    told("get", "/v1/events", crate::events::opening(&bench, "event: summary"));
     for verb in ["cancel", "retry", "pause", "resume"] {
         told("post", &format!("/v1/jobs/{{id}}/{verb}"), bench.ask("POST", &format!("/v1/jobs/one/{verb}"), &[], b""));
     }

@@ -3,7 +3,7 @@
 use super::api::Api;
 use super::caller::{Caller, MeView};
 use super::problem::{Problem, ProblemView};
-use super::{body, resource, sse};
+use super::{body, feed, resource, sse};
 use crate::serve::ServiceError;
 use crate::serve::access::Action;
 use crate::serve::ident::{ClientJobId, RouteName, Scope, Tenant};
@@ -19,6 +19,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/me", [(Method::GET, web::to(me))]))
         .service(resource("/summary", [(Method::GET, web::to(summary))]))
+        .service(resource("/events", [(Method::GET, web::to(feed::feed))]))
         .service(resource("/jobs", [(Method::GET, web::to(list))]))
         .service(resource("/jobs/{id}", [(Method::GET, web::to(get)), (Method::PUT, web::to(put))]))
         .service(resource("/jobs/{id}/cancel", [(Method::POST, web::to(cancel))]))

@@ -2,7 +2,7 @@
 
 use super::api::Api;
 use super::caller::Caller;
-use super::problem::Problem;
+use super::problem::{Problem, ProblemView};
 use super::{body, resource};
 use crate::serve::view::{RouteView, StyleView};
 use actix_web::http::{Method, StatusCode};
@@ -11,6 +11,7 @@ use actix_web::{HttpResponse, web};
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     config
         .service(resource("/styles", [(Method::GET, web::to(styles))]))
+        .service(resource("/styles/{name}/sheet", [(Method::GET, web::to(sheet))]))
         .service(resource("/routes", [(Method::GET, web::to(routes))]));
 }
 
@@ -19,6 +20,20 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 pub(super) async fn styles(api: web::Data<Api>, _caller: Caller) -> Result<HttpResponse, Problem> {
     let styles = api.call(|service| Ok(service.styles())).await?;
     body::answer(StatusCode::OK, &styles)
+}
+
+/// What a style makes of a few photos, as one picture.
+#[utoipa::path(get, path = "/v1/styles/{name}/sheet", tag = "styles", params(("name" = String, Path, description = "The style")), responses(
+    (status = 200, content_type = "image/jpeg", body = Vec<u8>),
+    (status = 404, description = "No such style, or it has none", body = ProblemView),
+))]
+pub(super) async fn sheet(
+    api: web::Data<Api>,
+    _caller: Caller,
+    name: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    let picture = api.call(move |service| service.sheet(&name)).await?;
+    Ok(body::bytes("image/jpeg", picture))
 }
 
 /// The routes that the caller sees.

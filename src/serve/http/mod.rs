@@ -13,6 +13,7 @@ mod api_styles;
 mod body;
 mod caller;
 mod dashboard;
+mod feed;
 mod guard;
 mod health;
 mod hooks_in;

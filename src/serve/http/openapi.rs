@@ -1,7 +1,7 @@
 //! `/openapi.json`: the interface as a document, generated from the handlers and the types they speak.
 
 use super::problem::{PROBLEM_JSON, Problem};
-use super::{api_files, api_frames, api_jobs, api_nodes, api_styles, health, hooks_in, resource, sse};
+use super::{api_files, api_frames, api_jobs, api_nodes, api_styles, feed, health, hooks_in, resource, sse};
 use actix_web::http::Method;
 use actix_web::{HttpResponse, Resource, web};
 use serde_json::Value;
@@ -37,6 +37,8 @@ use utoipa::{Modify, OpenApi};
         api_nodes::drain,
         api_nodes::resume,
         api_styles::styles,
+        api_styles::sheet,
+        feed::feed,
         api_styles::routes,
         hooks_in::event_grid,
         hooks_in::s3,
