@@ -7,7 +7,7 @@ OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean bench-peers bench-ledger bench-gpu check-kernels
+.PHONY: run test check fmt deps clean dashboard bench-peers bench-ledger bench-gpu check-kernels
 
 deps:
 	@scripts/install-deps
@@ -34,6 +34,10 @@ check: deps fmt
 
 fmt:
 	$(CARGO) fmt --all --check
+
+# The pages of `restyle serve`, from dashboard/src into dashboard/dist, which the program embeds; needs Node.js 20 or newer.
+dashboard:
+	@cd dashboard && npm ci --no-audit --no-fund && npm run build
 
 # The network beside ONNX Runtime and OpenVINO; BENCH_ARGS go to benches/peers/bench.py.
 bench-peers:

@@ -171,7 +171,10 @@ fn everything_carries_the_security_headers() {
     for path in ["/", "/livez", "/v1/jobs", "/v1/nothing", "/v1/jobs/none"] {
         let answer = bench.get(path);
         let policy = answer.header("content-security-policy").unwrap();
-        assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("script-src 'self'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert!(answer.header("cache-control").is_some() && answer.header("server").is_none());
     }

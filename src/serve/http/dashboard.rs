@@ -12,16 +12,37 @@ struct Page {
     bytes: &'static [u8],
 }
 
-const PAGES: [Page; 2] = [
+/// What `make dashboard` built.
+const PAGES: [Page; 6] = [
     Page {
         path: "/",
         content_type: "text/html; charset=utf-8",
         bytes: include_bytes!("../../../dashboard/dist/index.html"),
     },
     Page {
-        path: "/style.css",
+        path: "/app.js",
+        content_type: "text/javascript; charset=utf-8",
+        bytes: include_bytes!("../../../dashboard/dist/app.js"),
+    },
+    Page {
+        path: "/app.css",
         content_type: "text/css; charset=utf-8",
-        bytes: include_bytes!("../../../dashboard/dist/style.css"),
+        bytes: include_bytes!("../../../dashboard/dist/app.css"),
+    },
+    Page {
+        path: "/icon.svg",
+        content_type: "image/svg+xml",
+        bytes: include_bytes!("../../../dashboard/dist/icon.svg"),
+    },
+    Page {
+        path: "/inter.woff2",
+        content_type: "font/woff2",
+        bytes: include_bytes!("../../../dashboard/dist/inter.woff2"),
+    },
+    Page {
+        path: "/inter-licence.txt",
+        content_type: "text/plain; charset=utf-8",
+        bytes: include_bytes!("../../../dashboard/dist/inter-licence.txt"),
     },
 ];
 
