@@ -22,6 +22,7 @@ mod folder;
 mod location;
 mod presign;
 mod remote;
+pub(crate) mod upload;
 
 pub use access::{Access, AzblobAccess, GsAccess, Limits, S3Access, S3Keys, Secret};
 pub use folder::{Folder, FolderEntry, Listing};
@@ -29,6 +30,7 @@ pub use location::{Location, MemoryStore};
 pub use presign::{SignedUrl, UrlRight};
 pub use remote::{HOW_TO_GIVE_KEYS, RemoteObject, Service};
 pub(crate) use remote::{describe, is_passing};
+pub use upload::Upload;
 
 /// Bytes at each end that the identity's digest covers.
 const DIGEST_BYTES: u64 = 1 << 20;

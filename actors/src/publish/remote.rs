@@ -10,21 +10,16 @@ use std::io::Read as _;
 use std::path::Path;
 
 use opendal::options::{ListOptions, WriteOptions};
-use opendal::{ErrorKind, Metadata, Writer};
+use opendal::{ErrorKind, Metadata};
 
 use super::{ExistingOutput, is_taken};
 use crate::join::digest;
+use crate::storage::upload::{Pieces, piece_bytes};
 use crate::storage::{Blob, Location, RemoteObject, block_on};
 use crate::{ActorError, Result};
 
 /// Name of the metadata that holds the digest.
 const DIGEST: &str = "blake3";
-/// Smallest piece of an upload: what the stores demand, and little enough to pass a slow line in time.
-const PIECE_BYTES_MIN: u64 = 5 << 20;
-/// Stores take 10,000 pieces at most.
-const PIECES_MAX: u64 = 9_000;
-/// Pieces under way at once; memory is bounded by so many and one more.
-const PIECES_AT_ONCE: usize = 2;
 /// How often the content of an object is read again that changes while it is read.
 const READS_MAX: u32 = 3;
 
@@ -97,69 +92,26 @@ pub(super) fn publish(staged: &Path, object: &RemoteObject, overwrite: bool) -> 
 }
 
 fn upload(staged: &Path, object: &RemoteObject, overwrite: bool, ours: &ExistingOutput) -> Result<()> {
-    let piece_bytes = PIECE_BYTES_MIN.max(ours.bytes.div_ceil(PIECES_MAX));
+    let piece_bytes = piece_bytes(ours.bytes);
     let options = WriteOptions {
         if_not_exists: !overwrite,
         content_type: Some(content_type(object.key()).to_owned()),
         user_metadata: Some(HashMap::from([(DIGEST.to_owned(), ours.blake3.clone())])),
-        chunk: usize::try_from(piece_bytes).ok(),
-        concurrent: PIECES_AT_ONCE,
         ..WriteOptions::default()
     };
-    let (operator, key) = (object.operator()?, object.key().to_owned());
-    let failed = |error: opendal::Error| match error.kind() {
+    send(staged, Pieces::begin(object, options, piece_bytes)?, piece_bytes, ours, |error| match error.kind() {
         ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists => is_taken(&object.to_string()),
         _ => object.error("publish", &error),
-    };
-    let writer = block_on(async move { operator.writer_options(&key, options).await })?.map_err(failed)?;
-    send(staged, Upload { writer: Some(writer) }, piece_bytes, ours, &failed)
-}
-
-/// An upload under way: what was sent is dropped with it, unless it was completed.
-struct Upload {
-    writer: Option<Writer>,
-}
-
-impl Upload {
-    fn write(&mut self, piece: Vec<u8>) -> Result<opendal::Result<()>> {
-        let Some(mut writer) = self.writer.take() else { return Ok(Ok(())) };
-        let (writer, written) = block_on(async move {
-            let written = writer.write(piece).await;
-            (writer, written)
-        })?;
-        self.writer = Some(writer);
-        Ok(written)
-    }
-
-    fn complete(mut self) -> Result<opendal::Result<()>> {
-        let Some(mut writer) = self.writer.take() else { return Ok(Ok(())) };
-        let (writer, closed) = block_on(async move {
-            let closed = writer.close().await.map(drop);
-            (writer, closed)
-        })?;
-        if closed.is_err() {
-            self.writer = Some(writer);
-        }
-        Ok(closed)
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if let Some(mut writer) = self.writer.take() {
-            // A store that cannot forget the pieces now does so by its own rules; they are invisible.
-            let _ = block_on(async move { writer.abort().await });
-        }
-    }
+    })
 }
 
 /// Sends a file piece by piece; it must still be the one whose digest was announced.
 fn send(
     staged: &Path,
-    mut upload: Upload,
+    mut upload: Pieces,
     piece_bytes: u64,
     ours: &ExistingOutput,
-    failed: &impl Fn(opendal::Error) -> ActorError,
+    failed: impl Fn(opendal::Error) -> ActorError,
 ) -> Result<()> {
     let unreadable = |e: std::io::Error| ActorError::storage(format!("cannot read {}: {e}", staged.display()));
     let mut file = File::open(staged).map_err(unreadable)?;
@@ -171,7 +123,7 @@ fn send(
             break;
         }
         hasher.update(&piece);
-        upload.write(piece)?.map_err(failed)?;
+        upload.write(piece)?.map_err(&failed)?;
     }
     if hasher.finalize().to_hex().as_str() != ours.blake3 {
         return Err(ActorError::storage(format!("{} changed while it was published", staged.display())));

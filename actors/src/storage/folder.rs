@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::TryStreamExt as _;
 use opendal::options::ListOptions;
-use opendal::{EntryMode, Operator};
+use opendal::{EntryMode, ErrorKind, Metadata, Operator};
 
 use super::remote::RemoteObject;
 use super::{Location, block_on, describe};
@@ -130,6 +130,54 @@ impl Folder {
         }
     }
 
+    /// Looks at one object; `None` where there is none. Blocks.
+    ///
+    /// # Errors
+    /// As [`Folder::list`], and `Usage` for a key that leaves the folder.
+    pub fn look(&self, key: &str) -> Result<Option<FolderEntry>> {
+        let (operator, path, location) = match self.entry(key)? {
+            Location::File(path) => return Ok(file_entry(key.to_owned(), &path)),
+            Location::Memory { store, key } => (store.0, key, None),
+            Location::Remote(object) => (object.operator()?, object.key().to_owned(), Some(object)),
+        };
+        match block_on(async move { operator.stat(&path).await })? {
+            Ok(metadata) => Ok(Some(entry_of(key, &metadata))),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(location.as_ref(), key, "look at", &e)),
+        }
+    }
+
+    /// Reads a small object whole; `None` where there is none. Blocks.
+    ///
+    /// # Errors
+    /// `Usage` for a key that leaves the folder and for an object of more than `bytes_max` bytes, `Storage` where it cannot
+    /// be read.
+    pub fn get(&self, key: &str, bytes_max: u64) -> Result<Option<Vec<u8>>> {
+        let too_large = || ActorError::Usage(format!("{key} has more than {bytes_max} bytes"));
+        let (operator, path, location) = match self.entry(key)? {
+            Location::File(path) => {
+                return get_file(&path, bytes_max)?.map_or(Ok(None), |b| b.map(Some).ok_or_else(too_large));
+            }
+            Location::Memory { store, key } => (store.0, key, None),
+            Location::Remote(object) => (object.operator()?, object.key().to_owned(), Some(object)),
+        };
+        let read = block_on(async move {
+            let size = operator.stat(&path).await?.content_length();
+            if size > bytes_max || size == 0 {
+                return Ok((size == 0).then(Vec::new));
+            }
+            // An object that grew meanwhile is read as far as it was seen.
+            let buffer = operator.read_with(&path).range(0..size).await?;
+            Ok::<_, opendal::Error>(Some(buffer.to_vec()))
+        })?;
+        match read {
+            Ok(Some(bytes)) => Ok(Some(bytes)),
+            Ok(None) => Err(too_large()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(failed(location.as_ref(), key, "read", &e)),
+        }
+    }
+
     fn list_remote(&self, object: &RemoteObject, after: Option<&str>, limit: usize) -> Result<Listing> {
         self.list_objects(object.operator()?, after, limit)?.map_err(|e| object.error("list", &e))
     }
@@ -157,15 +205,40 @@ impl Folder {
                     listing.has_more = true;
                     break;
                 }
-                listing.entries.push(FolderEntry {
-                    key: key.to_owned(),
-                    size: metadata.content_length(),
-                    etag: metadata.etag().map(str::to_owned),
-                    modified: metadata.last_modified().map(SystemTime::from),
-                });
+                listing.entries.push(entry_of(key, &metadata));
             }
             Ok(listing)
         })
+    }
+}
+
+fn entry_of(key: &str, metadata: &Metadata) -> FolderEntry {
+    FolderEntry {
+        key: key.to_owned(),
+        size: metadata.content_length(),
+        etag: metadata.etag().map(str::to_owned),
+        modified: metadata.last_modified().map(SystemTime::from),
+    }
+}
+
+fn failed(object: Option<&RemoteObject>, key: &str, tried: &str, error: &opendal::Error) -> ActorError {
+    object.map_or_else(
+        || ActorError::storage(format!("cannot {tried} memory:{key}: {}", describe(error))),
+        |object| object.error(tried, error),
+    )
+}
+
+/// Reads a file; the inner `None` is one that is too large.
+fn get_file(path: &Path, bytes_max: u64) -> Result<Option<Option<Vec<u8>>>> {
+    let read = || -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::Read::take(std::fs::File::open(path)?, bytes_max + 1), &mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(Some(bytes).filter(|b| b.len() as u64 <= bytes_max))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(ActorError::storage(format!("cannot read {}: {e}", path.display()))),
     }
 }
 
@@ -272,6 +345,13 @@ mod tests {
         assert_eq!((keys(&rest), rest.has_more), (vec!["z.mp4"], false));
     }
 
+    fn small_objects(folder: &Folder) {
+        assert_eq!(folder.look("b/log.txt").unwrap().unwrap().size, 4);
+        assert_eq!(folder.get("b/log.txt", 4).unwrap().unwrap(), b"line");
+        assert_eq!(folder.get("b/log.txt", 3).unwrap_err().kind(), crate::ErrorKind::Usage);
+        assert!(folder.look("b/none").unwrap().is_none() && folder.get("b/none", 9).unwrap().is_none());
+    }
+
     #[test]
     fn files_are_listed_in_bounded_pieces() {
         let home = tempfile::tempdir().unwrap();
@@ -290,6 +370,8 @@ mod tests {
         std::fs::remove_file(home.path().join("a.mp4")).unwrap();
         std::fs::write(home.path().join("a.mp4"), "other").unwrap();
         assert_ne!(tag(&folder), before);
+        folder.put("b/log.txt", b"line").unwrap();
+        small_objects(&folder);
         let gone = Folder::new(Location::File(home.path().join("none")));
         assert_eq!(gone.list(None, 1).unwrap_err().kind(), crate::ErrorKind::Storage);
     }
@@ -304,6 +386,7 @@ mod tests {
         pages(&Folder::new(store.location("in/")));
         Folder::new(store.location("in")).put("b/log.txt", b"line").unwrap();
         assert_eq!(store.get("in/b/log.txt").unwrap().unwrap(), b"line");
+        small_objects(&Folder::new(store.location("in")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use opendal::Operator;
+use opendal::options::WriteOptions;
 use opendal::raw::PresignedRequest;
 use reqsign_azure_storage::{
     Credential, SasProtocol, ServiceSasBlobPermissions, ServiceSasConfig, ServiceSasGrant, ServiceSasGranter,
@@ -27,8 +28,8 @@ const LIFETIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 pub enum UrlRight {
     /// Reading the object: GET.
     Read,
-    /// Writing the object in one piece: PUT.
-    Write,
+    /// Making the object in one piece where there is none: PUT. What stands there is not replaced.
+    Create,
 }
 
 /// A URL that is a credential: it has no `Debug` of its text.
@@ -72,7 +73,11 @@ fn signed_by_service(object: &RemoteObject, right: UrlRight, lifetime: Duration)
     let (operator, key) = (object.operator()?, object.key().to_owned());
     let sign = async move |operator: Operator| match right {
         UrlRight::Read => operator.presign_read(&key, lifetime).await,
-        UrlRight::Write => operator.presign_write(&key, lifetime).await,
+        UrlRight::Create => {
+            // The condition is signed with the rest: without its header the url is good for nothing.
+            let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
+            operator.presign_write_options(&key, lifetime, options).await
+        }
     };
     let signed: PresignedRequest = block_on(async move { sign(operator).await })?.map_err(|e| {
         ActorError::Config(format!(
@@ -96,7 +101,7 @@ fn signed_for_azblob(object: &RemoteObject, right: UrlRight, lifetime: Duration)
     })?;
     let rights = match right {
         UrlRight::Read => ServiceSasBlobPermissions::READ,
-        UrlRight::Write => ServiceSasBlobPermissions::CREATE | ServiceSasBlobPermissions::WRITE,
+        UrlRight::Create => ServiceSasBlobPermissions::CREATE,
     };
     let protocol = if endpoint.starts_with("https:") { SasProtocol::Https } else { SasProtocol::HttpsAndHttp };
     let grant = ServiceSasGrant::for_blob(object.bucket_name(), object.key(), rights);
@@ -111,7 +116,7 @@ fn signed_for_azblob(object: &RemoteObject, right: UrlRight, lifetime: Duration)
     let url = format!("{endpoint}/{}/{path}?{}", object.bucket_name(), token.trim_start_matches('?'));
     let headers = match right {
         UrlRight::Read => Vec::new(),
-        UrlRight::Write => vec![("x-ms-blob-type".to_owned(), "BlockBlob".to_owned())],
+        UrlRight::Create => vec![("x-ms-blob-type".to_owned(), "BlockBlob".to_owned())],
     };
     Ok(SignedUrl { method: method(right), headers, url })
 }
@@ -132,7 +137,7 @@ fn account_key(object: &RemoteObject, account: &str) -> Option<Secret> {
 fn method(right: UrlRight) -> &'static str {
     match right {
         UrlRight::Read => "GET",
-        UrlRight::Write => "PUT",
+        UrlRight::Create => "PUT",
     }
 }
 

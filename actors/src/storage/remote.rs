@@ -149,13 +149,23 @@ impl RemoteObject {
 
     /// Turns an error of the store into this crate's, saying what was tried.
     pub(crate) fn error(&self, tried: &str, error: &opendal::Error) -> ActorError {
-        let (why, what) = (describe(error), advice(error.kind(), self.service()));
+        let why = describe(error);
+        let what = if tells_expiry(&why) { RENEW } else { advice(error.kind(), self.service()) };
         let message = format!("cannot {tried} {self}: {why}{what}");
         match error.kind() {
             ErrorKind::ConfigInvalid => ActorError::Config(message),
             _ => ActorError::Storage { message, transient: is_passing(error) },
         }
     }
+}
+
+/// What to do where a store says that credentials are over.
+const RENEW: &str = "; the credentials have expired: give new ones, and restart where they come by the environment";
+
+/// Whether a store says that temporary credentials or a signature are over, in whichever words.
+fn tells_expiry(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    ["expired", "not valid in the specified time frame"].iter().any(|words| said.contains(words))
 }
 
 /// Whether the same call may go well a moment later; one that was denied is denied again, however often it was tried.

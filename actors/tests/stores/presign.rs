@@ -25,13 +25,14 @@ fn send(
 }
 
 fn grants_one_right(address: SocketAddr, object: &Location) {
-    let write = object.presign(UrlRight::Write, LIFETIME).unwrap();
+    let write = object.presign(UrlRight::Create, LIFETIME).unwrap();
     let read = object.presign(UrlRight::Read, LIFETIME).unwrap();
     assert!(!format!("{write:?}{read:?}").contains("http"), "a signed url is not shown");
     let refused = |status: u16| matches!(status, 401 | 403 | 404);
     let (status, said) = send(address, &write, "PUT", None, b"content");
     assert!(matches!(status, 200 | 201), "{status} {}", String::from_utf8_lossy(&said));
     assert_eq!(send(address, &read, "GET", None, b""), (200, b"content".to_vec()));
+    assert!(matches!(send(address, &write, "PUT", None, b"other").0, 403 | 409 | 412), "making is not replacing");
     // With all that a write needs but the right to.
     let mut reading = read.clone();
     reading.headers.clone_from(&write.headers);
@@ -72,7 +73,7 @@ fn a_signature_in_a_url_is_used_and_grants_what_it_grants() {
     assert!(azurite.container("sas"));
     let access = azblob_access(&azurite.endpoint());
     let object = at("azblob://sas/clip.mp4", &access);
-    let write = object.presign(UrlRight::Write, LIFETIME).unwrap();
+    let write = object.presign(UrlRight::Create, LIFETIME).unwrap();
     assert_eq!(send(azurite.blob, &write, "PUT", None, b"content").0, 201);
     let read = object.presign(UrlRight::Read, LIFETIME).unwrap();
     let query = read.expose().split_once('?').unwrap().1;
@@ -91,4 +92,21 @@ fn files_folders_and_long_lives_are_refused() {
     assert_eq!(kind(at("s3://bucket/folder/", &access), LIFETIME), ErrorKind::Usage);
     assert_eq!(kind(at("s3://bucket/a", &access), Duration::from_secs(8 * 24 * 3600)), ErrorKind::Usage);
     assert_eq!(kind(at("s3://bucket/a", &access), Duration::ZERO), ErrorKind::Usage);
+}
+
+#[test]
+fn a_signature_that_is_over_is_told_as_such() {
+    let Some(azurite) = azurite() else { return };
+    assert!(azurite.container("over"));
+    let access = azblob_access(&azurite.endpoint());
+    let write = at("azblob://over/clip.mp4", &access).presign(UrlRight::Create, Duration::from_secs(1)).unwrap();
+    let query = write.expose().split_once('?').unwrap().1.to_owned();
+    let mut keyless = access;
+    keyless.azblob.key = None;
+    let given = at(&format!("azblob://over/clip.mp4?{query}"), &keyless);
+    restyle_engine::clock::Clock::sleep(&restyle_engine::clock::SystemClock::new(), Duration::from_secs(3));
+    let mut upload = restyle_actors::storage::Upload::begin(&given, 100).unwrap().unwrap();
+    let sent = upload.write(b"content".to_vec()).and_then(|()| upload.finish());
+    let message = sent.unwrap_err().to_string();
+    assert!(message.contains("have expired") && !message.contains("sig="), "{message}");
 }
