@@ -105,6 +105,19 @@ impl WorkStore {
         Ok(Self { folder, remote, objects })
     }
 
+    /// Takes what `key` stands for in an object store, for as long as the lease is held; a folder needs none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] naming who holds it, [`ErrorKind::Storage`] when the store fails.
+    #[cfg(feature = "serve")]
+    pub(crate) fn lease_unless_held(&self, key: &str) -> Result<Option<Lease>, Error> {
+        let Some(remote) = &self.remote else { return Ok(None) };
+        match remote.lease_unless_held(key, &self.claimant(), &CancelToken::new())? {
+            Ok(lease) => Ok(Some(lease)),
+            Err(holder) => Err(Error::new(ErrorKind::Configuration, holder)),
+        }
+    }
+
     /// Opens a work store if there is one: a local folder that is missing holds no job.
     ///
     /// # Errors

@@ -70,7 +70,31 @@ impl RemoteStore {
     pub fn try_lease(&self, job: &JobId, claimant: &Claimant) -> Result<Result<Lease, String>, StoreError> {
         match note_of(self.read_hint(&key(job))?) {
             Some(note) if note.scratch != claimant.scratch => Ok(Err(note.holder)),
-            _ => self.take(job, claimant).map(Ok),
+            _ => self.take(key(job), claimant).map(Ok),
+        }
+    }
+
+    /// Takes what the object `key` stands for, waiting until it is plain whether its holder lives; returns who does where
+    /// it does, and where cancelled first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn lease_unless_held(
+        &self,
+        key: &str,
+        claimant: &Claimant,
+        cancel: &CancelToken,
+    ) -> Result<Result<Lease, String>, StoreError> {
+        let (mut seen, mut unchanged) = (None, 0);
+        loop {
+            let note = match note_of(self.read_hint(key)?) {
+                Some(note) if note.scratch != claimant.scratch && unchanged < LOOKS_UNCHANGED_MAX => note,
+                _ => return self.take(key.to_owned(), claimant).map(Ok),
+            };
+            if seen.as_ref().is_some_and(|before| *before != note) || cancel.wait_timeout(LOOK) {
+                return Ok(Err(note.holder));
+            }
+            (seen, unchanged) = (Some(note), unchanged + 1);
         }
     }
 
@@ -91,7 +115,7 @@ impl RemoteStore {
         loop {
             let note = match note_of(self.read_hint(&key(job))?) {
                 Some(note) if note.scratch != claimant.scratch && unchanged < LOOKS_UNCHANGED_MAX => note,
-                _ => return self.take(job, claimant).map(Some),
+                _ => return self.take(key(job), claimant).map(Some),
             };
             if let Some(tell) = on_wait.take() {
                 tell(&note.holder);
@@ -104,30 +128,30 @@ impl RemoteStore {
         }
     }
 
-    fn take(&self, job: &JobId, claimant: &Claimant) -> Result<Lease, StoreError> {
+    fn take(&self, key: String, claimant: &Claimant) -> Result<Lease, StoreError> {
         let Claimant { name, nonce, scratch } = claimant.clone();
         let mut note = Note { holder: name, nonce, scratch, beat: 0 };
-        self.write_hint(&key(job), note_bytes(&note))?;
-        let (store, job, stop) = (self.clone(), *job, CancelToken::new());
+        self.write_hint(&key, note_bytes(&note))?;
+        let (store, stop) = (self.clone(), CancelToken::new());
         let stopped = stop.clone();
         let (ended, ending) = crossbeam_channel::bounded(1);
         let thread = std::thread::Builder::new().name("restyle-lease".to_owned()).spawn(move || {
             while !stopped.wait_timeout(BEAT) {
                 note.beat += 1;
-                match renew(&store, &job, &note) {
+                match renew(&store, &key, &note) {
                     Ok(true) => {}
                     Ok(false) => {
-                        tracing::warn!(%job, "another process took this job for abandoned: both work on it now");
+                        tracing::warn!(%key, "another process took this for abandoned: both work on it now");
                         return;
                     }
-                    Err(error) => tracing::debug!(%job, %error, "the lease was not renewed"),
+                    Err(error) => tracing::debug!(%key, %error, "the lease was not renewed"),
                 }
             }
             // Those who wait see at once that it is free. Left behind, it is taken for abandoned a little later.
-            if let Ok(bytes) = store.get(&key(&job))
+            if let Ok(bytes) = store.get(&key)
                 && note_of(bytes).is_some_and(|standing| standing.nonce == note.nonce)
             {
-                let _ = store.delete(&key(&job));
+                let _ = store.delete(&key);
             }
             let _ = ended.send(());
         });
@@ -137,10 +161,10 @@ impl RemoteStore {
 }
 
 /// Rewrites a lease; false where it is another's by now.
-fn renew(store: &RemoteStore, job: &JobId, note: &Note) -> Result<bool, StoreError> {
-    match note_of(store.get(&key(job))?) {
+fn renew(store: &RemoteStore, key: &str, note: &Note) -> Result<bool, StoreError> {
+    match note_of(store.get(key)?) {
         Some(standing) if standing.nonce != note.nonce => Ok(false),
-        _ => store.renew_hint(&key(job), note_bytes(note)).map(|()| true),
+        _ => store.renew_hint(key, note_bytes(note)).map(|()| true),
     }
 }
 
