@@ -21,9 +21,10 @@ use crossbeam_channel::{Receiver, Sender, bounded, never, select, unbounded};
 use restyle_engine::cancel::CancelToken;
 use restyle_engine::clock::Clock;
 use restyle_engine::credit::{CreditLimit, Credits};
+use restyle_engine::fault;
 use restyle_engine::item::{Item, SegmentIndex};
 use restyle_engine::ledger::{Adopted, PackPolicy, Scan, SegmentLedger};
-use restyle_engine::stage::StageError;
+use restyle_engine::stage::Status;
 use restyle_engine::steal::{Poisoned, Pool, PoolConfig};
 use restyle_engine::supervise::{ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageSpec, SupervisionEventKind};
 use restyle_engine::worker::{ExitReason, WorkerContext, work};
@@ -276,9 +277,10 @@ impl<'a> Pass<'a> {
         let (factory, pool, log) = (Arc::clone(&self.work.scorer), Arc::clone(&self.pool), Arc::clone(&self.work.log));
         let board = Arc::clone(self.control.board());
         let run = move |context: WorkerContext| {
-            let scorer = match factory() {
+            let built = fault::fallible("scorer:start").map_err(|e| ActorError::Device(e.to_string()));
+            let scorer = match built.and_then(|()| factory()) {
                 Ok(scorer) => scorer,
-                Err(error) => return ExitReason::from_error(&StageError::new(error.status(), error.to_string())),
+                Err(error) => return ExitReason::NotStarted { status: error.status(), message: error.to_string() },
             };
             let mut stage = ScoreStage::new(scorer, Arc::clone(&log));
             work(&context, &pool, &mut stage, &mut |item: Item<Delivery>| {
@@ -401,7 +403,7 @@ impl Pass<'_> {
         let stats = self.pool.stats();
         if stats.committed + stats.poisoned < stats.pushed && !self.control.is_draining() {
             let why: Vec<String> = report.failures().map(|(node, exit)| format!("{node} {exit}")).collect();
-            let lost = report.failures().any(|(_, exit)| matches!(exit, ExitReason::DeviceLost(_)));
+            let lost = report.failures().any(|(_, exit)| is_device(exit));
             let message = format!("no scorer is left: {}", why.join("; "));
             self.report.failures.push(if lost { ActorError::Device(message) } else { ActorError::Codec(message) });
         }
@@ -463,6 +465,11 @@ fn deliver(item: Item<Delivery>) {
     let (id, Delivery { frame, route }) = delivery;
     // An assembler that died is seen by the pass; the frame's credit goes back here.
     let _ = route.try_send(Arrival::Scored(Item::new(id, frame, credit)));
+}
+
+/// Whether a device was missing or lost.
+fn is_device(exit: &ExitReason) -> bool {
+    matches!(exit, ExitReason::DeviceLost(_) | ExitReason::NotStarted { status: Status::DeviceLost, .. })
 }
 
 /// Tells the segment of a frame that it cannot be scored.

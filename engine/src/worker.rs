@@ -77,6 +77,13 @@ pub enum ExitReason {
     Hung,
     /// Its device is gone, with this message.
     DeviceLost(String),
+    /// It could not begin: there was no thread, no memory or no device for it.
+    NotStarted {
+        /// What that says about trying again.
+        status: Status,
+        /// What was missing.
+        message: String,
+    },
     /// It gave up.
     Failed {
         /// What that says about trying again.
@@ -97,8 +104,8 @@ impl ExitReason {
 
     /// Whether something went wrong.
     pub fn is_failure(&self) -> bool {
-        use ExitReason::{DeviceLost, Failed, Hung, Panicked};
-        matches!(self, Panicked(_) | Hung | DeviceLost(_) | Failed { .. })
+        use ExitReason::{DeviceLost, Failed, Hung, NotStarted, Panicked};
+        matches!(self, Panicked(_) | Hung | DeviceLost(_) | NotStarted { .. } | Failed { .. })
     }
 }
 
@@ -112,6 +119,7 @@ impl fmt::Display for ExitReason {
             ExitReason::Panicked(message) => write!(f, "panicked: {message}"),
             ExitReason::Hung => f.write_str("made no progress"),
             ExitReason::DeviceLost(message) => write!(f, "device lost: {message}"),
+            ExitReason::NotStarted { message, .. } => write!(f, "could not be started: {message}"),
             ExitReason::Failed { message, .. } => write!(f, "failed: {message}"),
         }
     }

@@ -112,7 +112,7 @@ impl StageActor {
             }
             Err(error) => {
                 let message = format!("cannot start a thread: {error}");
-                let reason = ExitReason::Failed { status: Status::Transient, message };
+                let reason = ExitReason::NotStarted { status: Status::Transient, message };
                 let address = address.clone();
                 actix::spawn(async move {
                     let _ = address.send(Wakeup::Exited { node, generation, reason }).await;

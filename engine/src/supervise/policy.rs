@@ -63,8 +63,10 @@ impl RestartPolicy {
             ExitReason::Finished | ExitReason::Drained | ExitReason::Stopped => Verdict::End,
             ExitReason::Preempted => self.preempted_return_after.map_or(Verdict::Wait, restart),
             // A lost device is lost for the whole process.
-            ExitReason::DeviceLost(_) | ExitReason::Failed { status: Status::DeviceLost, .. } => Verdict::GiveUp,
-            ExitReason::Panicked(_) | ExitReason::Hung | ExitReason::Failed { .. } => {
+            ExitReason::DeviceLost(_)
+            | ExitReason::NotStarted { status: Status::DeviceLost, .. }
+            | ExitReason::Failed { status: Status::DeviceLost, .. } => Verdict::GiveUp,
+            ExitReason::Panicked(_) | ExitReason::Hung | ExitReason::NotStarted { .. } | ExitReason::Failed { .. } => {
                 if failures > self.restarts_max {
                     Verdict::GiveUp
                 } else {
@@ -103,6 +105,7 @@ mod tests {
     #[test]
     fn each_exit_has_its_consequence() {
         let failed = |status| ExitReason::Failed { status, message: String::new() };
+        let not_started = |status| ExitReason::NotStarted { status, message: String::new() };
         for (exit, zombies, verdict) in [
             (ExitReason::Finished, 0, Verdict::End),
             (ExitReason::Drained, 0, Verdict::End),
@@ -112,6 +115,8 @@ mod tests {
             (ExitReason::Hung, 2, Verdict::GiveUp),
             (ExitReason::DeviceLost(String::new()), 0, Verdict::GiveUp),
             (failed(Status::DeviceLost), 0, Verdict::GiveUp),
+            (not_started(Status::DeviceLost), 0, Verdict::GiveUp),
+            (not_started(Status::Transient), 0, Verdict::Restart(10 * MS)),
             (failed(Status::Fatal), 0, Verdict::Restart(10 * MS)),
         ] {
             assert_eq!(policy().verdict(&exit, 1, zombies), verdict, "{exit}");
