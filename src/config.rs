@@ -144,11 +144,13 @@ impl RawConfig {
             workers,
             work_dir: work.folder,
             work_store: work.remote,
+            collects: true,
             hang_after: Duration::from_secs(hang_seconds),
             low_priority,
             preempted_return_after: (return_seconds > 0).then(|| Duration::from_secs(return_seconds)),
         };
         let options = JobOptions {
+            tenant: None,
             style: self.style,
             blend: self.blend,
             style_network: self.style_network,
@@ -209,6 +211,8 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// Prefix of an object store that holds the work store instead of the folder.
     pub work_store: Option<Location>,
+    /// Whether a job that finishes deletes the segments of every other finished job of the work store.
+    pub collects: bool,
     /// A scorer that shows no progress for so long while it has work is replaced.
     pub hang_after: Duration,
     /// How many of the scorer nodes, from the last, may be taken away at any moment; for onlookers and schedulers.
@@ -241,9 +245,12 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// What a job is, apart from its input and output: every field may change the output and is part of the job's id.
+/// What a job is, apart from its input and output: every field is part of the job's id, and all but the first may change
+/// the output.
 #[derive(Debug, Clone, Default)]
 pub struct JobOptions {
+    /// Whose it is: the same request of two tenants is two jobs, and neither takes up what the other finished.
+    pub tenant: Option<String>,
     /// Built-in style name, `.safetensors` file or storage URL.
     pub style: Option<String>,
     /// Several styles in one picture, as `a:0.7,b:0.3`; in place of `style`.

@@ -8,6 +8,7 @@ use crate::event::{Event, Finished, NodeEvent, Planned, Progress};
 use crate::job::{Job, Overwrite};
 use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
+use crate::scorers::{self, Blueprint, Shelf};
 use crate::work_store::{WorkLock, WorkPlace, WorkStore};
 use crossbeam_channel::Sender;
 use restyle_actors::control::PassControl;
@@ -15,7 +16,6 @@ use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
 use restyle_actors::feed::PassOrder;
 use restyle_actors::join::{JoinRequest, join};
 use restyle_actors::pass::{Pass, PassNews, PassReport, PassWork};
-use restyle_actors::score::{Scorer, StyleScorer};
 use restyle_actors::scored_log::ScoredLog;
 use restyle_actors::timed_store::{Spent, TimedStore};
 use restyle_actors::writer::{SegmentWriter, VideoWriter};
@@ -24,7 +24,6 @@ use restyle_engine::clock::Clock;
 use restyle_engine::fault;
 use restyle_engine::ledger::{Digest, Ledger, PublishedOutput, Scan, SegmentLedger};
 use restyle_engine::stage::Status;
-use restyle_engine::supervise::{NodeClass, NodeSpec};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +35,7 @@ pub(crate) struct Drive {
     clock: Arc<dyn Clock>,
     control: PassControl,
     events: Sender<Event>,
+    shelf: Option<Arc<Shelf>>,
     id: Option<String>,
 }
 
@@ -81,7 +81,12 @@ struct Tally {
 
 impl Drive {
     pub(crate) fn new(config: Config, clock: Arc<dyn Clock>, control: PassControl, events: Sender<Event>) -> Self {
-        Self { config, clock, control, events, id: None }
+        Self { config, clock, control, events, shelf: None, id: None }
+    }
+
+    /// Takes networks from a shelf and puts them back there.
+    pub(crate) fn with_shelf(self, shelf: Option<Arc<Shelf>>) -> Self {
+        Self { shelf, ..self }
     }
 
     /// Returns the job's id once it is known.
@@ -131,7 +136,9 @@ impl Drive {
         let tally = self.score_everything(&opened, &prepared)?;
         let published = self.publish(&opened, &prepared, replace)?;
         let finished = self.finished(&opened, &published, &tally, started)?;
-        crate::jobs::collect_others(&opened.ledger, &opened.store);
+        if self.config.collects {
+            crate::jobs::collect_others(&opened.ledger, &opened.store);
+        }
         Ok(finished)
     }
 
@@ -280,12 +287,17 @@ impl Drive {
         log: &Arc<ScoredLog>,
         pace: &Pace,
     ) -> Result<PassReport, Error> {
-        let (parts, device) = (prepared.style.parts.clone(), self.config.device.clone());
-        let controls = opened.plan.controls;
-        let (options, threads) = (prepared.stylize_options(), self.config.threads_per_worker());
-        let calibration = opened.calibrated.as_ref().map(|c| Arc::clone(&c.calibration));
+        let blueprint = Blueprint {
+            parts: prepared.style.parts.clone(),
+            controls: opened.plan.controls,
+            device: self.config.device,
+            threads: self.config.threads_per_worker(),
+            ranges: opened.calibrated.as_ref().and_then(|c| c.calibration.ranges().cloned()),
+            options: prepared.stylize_options(),
+            size: opened.plan.source.video.upright_size(),
+        };
+        let shelf = self.shelf.clone();
         let settings = Arc::new(opened.plan.encoder.clone());
-        let size = opened.plan.source.video.upright_size();
         let work = PassWork {
             blob: Arc::clone(&prepared.blob),
             source: Arc::new(opened.plan.source.clone()),
@@ -295,14 +307,9 @@ impl Drive {
             scan,
             adopted,
             order,
-            nodes: self.nodes(),
+            nodes: scorers::nodes(&self.config),
             assemblers: self.config.assembler_count(),
-            scorer: Arc::new(move || {
-                let ranges = calibration.as_ref().and_then(|c| c.ranges());
-                let model = restyle_models::mix::build_mix(&parts, controls, &device, threads, ranges)?;
-                let batch = model.batch_frames_max(size.0, size.1);
-                Ok(Box::new(StyleScorer::new(model, options.clone(), batch)) as Box<dyn Scorer>)
-            }),
+            scorer: Arc::new(move || Ok(blueprint.scorer(shelf.as_ref())?)),
             writer: Arc::new(move || {
                 Ok(Box::new(VideoWriter::new(SegmentEncoder::new(&settings)?)) as Box<dyn SegmentWriter>)
             }),
@@ -325,18 +332,6 @@ impl Drive {
             }
         };
         Ok(Pass::new(work, &self.control).run(&mut on_news)?)
-    }
-
-    /// One node a scorer, named after its device.
-    fn nodes(&self) -> Vec<NodeSpec> {
-        let device = self.config.device.to_string();
-        let dedicated = self.config.worker_count().saturating_sub(self.config.low_priority);
-        (0..self.config.worker_count())
-            .map(|k| NodeSpec {
-                class: if k < dedicated { NodeClass::Dedicated } else { NodeClass::LowPriority },
-                ..NodeSpec::new(format!("{device}-{k}").as_str(), device.as_str())
-            })
-            .collect()
     }
 
     /// Joins the segments, attaches every other track and publishes the result.

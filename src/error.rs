@@ -44,6 +44,25 @@ impl ErrorKind {
         }
     }
 
+    /// Returns the kind of a name as JSON has it.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        use ErrorKind::*;
+        let all = [
+            JobFailed,
+            Usage,
+            InputUnreadable,
+            InputRefused,
+            InputChanged,
+            Configuration,
+            Storage,
+            DiskFull,
+            Device,
+            Interrupted,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Returns the kind as it is printed in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {

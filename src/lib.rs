@@ -36,6 +36,7 @@ pub mod jobs;
 mod pace;
 pub mod pipeline;
 mod prepare;
+mod scorers;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod source;
@@ -49,4 +50,5 @@ pub use event::{Event, NodeChange, NodeEvent};
 pub use job::{Job, Overwrite};
 pub use pipeline::{JobControl, NextEvent, Pipeline, RunningJob};
 pub use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};
+pub use scorers::Shelf;
 pub use work_store::WorkPlace;

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Failed, Finished, Planned};
 use crate::job::Job;
 use crate::prepare::Prepared;
+use crate::scorers::Shelf;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use restyle_actors::board::MarkRun;
 use restyle_actors::control::{LinkReading, PassControl};
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub struct Pipeline {
     config: Config,
     clock: Arc<dyn Clock>,
+    shelf: Option<Arc<Shelf>>,
 }
 
 impl Pipeline {
@@ -32,7 +34,13 @@ impl Pipeline {
     /// [`ErrorKind::Device`] when it is not.
     pub fn new(config: Config) -> Result<Self, Error> {
         config.device.check().map_err(|e| Error::new(ErrorKind::Device, e.to_string()))?;
-        Ok(Self { config, clock: SystemClock::shared() })
+        Ok(Self { config, clock: SystemClock::shared(), shelf: None })
+    }
+
+    /// Has its jobs take networks from a shelf and put them back there, for whoever runs one job after another.
+    #[must_use]
+    pub fn with_shelf(self, shelf: Arc<Shelf>) -> Self {
+        Self { shelf: Some(shelf), ..self }
     }
 
     /// Decides everything about a job and does nothing; blocks while the source's headers are read.
@@ -53,23 +61,17 @@ impl Pipeline {
         let (events, told) = crossbeam_channel::unbounded();
         let control = JobControl { pass: PassControl::new(Arc::clone(&self.clock)) };
         let (config, clock, pass) = (self.config.clone(), Arc::clone(&self.clock), control.pass.clone());
+        let shelf = self.shelf.clone();
         let thread = std::thread::Builder::new()
             .name("restyle-job".into())
-            .spawn(move || run(config, clock, &job, &pass, &events))
+            .spawn(move || run(Drive::new(config, clock, pass, events.clone()).with_shelf(shelf), &job, &events))
             .map_err(|e| Error::new(ErrorKind::JobFailed, format!("cannot start a thread for the job: {e}")))?;
         Ok(RunningJob { told, control, thread })
     }
 }
 
 /// Runs a job to its end and tells the end as the last event.
-fn run(
-    config: Config,
-    clock: Arc<dyn Clock>,
-    job: &Job,
-    pass: &PassControl,
-    events: &Sender<Event>,
-) -> Result<Finished, Error> {
-    let mut drive = Drive::new(config, clock, pass.clone(), events.clone());
+fn run(mut drive: Drive, job: &Job, events: &Sender<Event>) -> Result<Finished, Error> {
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive.run(job)));
     let result =
         unwound.unwrap_or_else(|_| Err(Error::new(ErrorKind::JobFailed, "the job panicked: this is a bug in restyle")));

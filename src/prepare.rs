@@ -124,7 +124,7 @@ fn absolute(output: Location) -> Result<Location, Error> {
 
 fn job_id(job: &Job, blob: &Blob, style: &Style, output: &Location) -> Result<JobId, Error> {
     let identity = Identity {
-        tenant: "",
+        tenant: job.options.tenant.as_deref().unwrap_or_default(),
         source: blob.identity(),
         model: &style.digest(),
         parameters: Parameters::from(&job.options),

@@ -13,6 +13,7 @@ pub mod describe;
 pub mod encoder;
 pub mod filter;
 mod hdr;
+pub mod heap;
 pub mod log;
 pub mod mux;
 pub mod packet;
