@@ -1,19 +1,29 @@
 //! Shares the scorers that there may be between the jobs that run.
 //!
 //! Each job is built with as many nodes as it could ever use; those beyond its share are held: they have no thread and no network,
-//! and are shown as wanted. The share changes whenever a job begins or ends.
+//! and are shown as wanted. The share changes whenever a job begins, is planned, or ends, and while memory is short.
 
 use super::config::ServeConfig;
 use super::entry::Entry;
 use super::ident::RouteName;
 use super::job::JobState;
+use super::memory;
 use super::service::Inner;
+use restyle_engine::supervise::{NodeObservation, NodePhase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a node may finish what it has when its place is needed elsewhere.
 const NOTICE: Duration = Duration::from_secs(10);
+
+/// What a scorer holds whatever it scores: its network and stacks, in bytes.
+const NODE_BYTES: u64 = 32 << 20;
+/// What it holds a pixel that it scores, in bytes: 180 MB at 1280x720, and some.
+const SCORED_PIXEL_BYTES: u64 = 220;
+/// What it holds a pixel of the picture: decoded and scored frames on their way, in bytes.
+const PICTURE_PIXEL_BYTES: u64 = 40;
 
 /// What one job could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +35,10 @@ struct Need {
     built: usize,
     /// What the jobs of its route may have together.
     route_max: usize,
+    /// Bytes of one of its scorers; `None` before the size of its pictures is known.
+    node_bytes: Option<u64>,
+    /// What it has now.
+    have: usize,
 }
 
 /// Returns how many nodes a new job is built with.
@@ -41,8 +55,29 @@ pub(super) fn share(inner: &Inner) {
     running.sort_by_key(|e| (e.lock().record.started_at.clone(), e.key.clone()));
     running.retain(|e| e.lock().live.built > 0);
     let needs: Vec<Need> = running.iter().map(|entry| need(&config, entry)).collect();
-    for (entry, share) in running.iter().zip(shares(&needs, config.nodes.max)) {
+    let wanted = shares(&needs, config.nodes.max);
+    let given = match config.nodes.memory {
+        Some(limit) => fitting(&needs, wanted.clone(), |_| 0, limit),
+        None => fitting(&needs, wanted.clone(), |need| need.have, memory::available()),
+    };
+    inner.is_short.store(given != wanted, Ordering::Relaxed);
+    for (entry, share) in running.iter().zip(given) {
         give(entry, share);
+    }
+}
+
+/// Takes scorers from those who would get most until the memory for what is new suffices; one each stays.
+fn fitting(needs: &[Need], mut shares: Vec<usize>, have: impl Fn(&Need) -> usize, available: u64) -> Vec<usize> {
+    loop {
+        let new = |(need, share): (&Need, &usize)| share.saturating_sub(have(need));
+        let bytes = |(need, share)| new((need, share)) as u64 * need.node_bytes.unwrap_or(0);
+        let needed: u64 = needs.iter().zip(&shares).map(bytes).sum();
+        let costliest = needs.iter().zip(&shares).enumerate();
+        let costliest = costliest.filter(|(_, (need, share))| **share > 1 && bytes((need, share)) > 0);
+        match costliest.max_by_key(|(_, (need, share))| bytes((need, share))).map(|(k, _)| k) {
+            Some(k) if needed > available => shares[k] -= 1,
+            _ => return shares,
+        }
     }
 }
 
@@ -51,7 +86,19 @@ fn need(config: &ServeConfig, entry: &Entry) -> Need {
     let route = state.record.accepted.route.clone();
     let found = config.route(&route);
     let (min, max) = found.map_or((1, None), |r| (r.nodes_min, r.nodes_max));
-    Need { route, min, built: state.live.built, route_max: max.unwrap_or(config.nodes.max).max(1) }
+    let node_bytes = state.live.engine.as_ref().map(|engine| {
+        let picture = u64::from(engine.width) * u64::from(engine.height);
+        let width = state.record.accepted.options.size.map_or(u64::from(engine.width), u64::from);
+        let scored = width * width * u64::from(engine.height) / u64::from(engine.width.max(1));
+        NODE_BYTES + scored * SCORED_PIXEL_BYTES + picture * PICTURE_PIXEL_BYTES
+    });
+    // Until it is known what its pictures need, one has to do.
+    let built = if node_bytes.is_some() { state.live.built } else { 1 };
+    let (control, route_max) = (state.live.control.clone(), max.unwrap_or(config.nodes.max).max(1));
+    drop(state);
+    let works = |node: &&NodeObservation| matches!(node.phase, NodePhase::Working | NodePhase::Paused);
+    let have = control.map_or(0, |control| control.nodes().iter().filter(works).count());
+    Need { route, min, built, route_max, node_bytes, have }
 }
 
 /// One node each, then everybody's minimum, then the rest by turns; nobody is left with none.
@@ -99,7 +146,7 @@ mod tests {
     use super::*;
 
     fn need(route: &str, min: usize, built: usize, route_max: usize) -> Need {
-        Need { route: RouteName::parse(route).unwrap(), min, built, route_max }
+        Need { route: RouteName::parse(route).unwrap(), min, built, route_max, node_bytes: Some(100), have: 0 }
     }
 
     #[test]
@@ -110,6 +157,18 @@ mod tests {
         assert_eq!(shares(&[r(1), r(6)], 8), [2, 6]);
         assert_eq!(shares(&[r(1), r(1), r(1)], 2), [1, 1, 1], "a job without a node would wait for ever");
         assert_eq!(shares(&[], 2), [0; 0]);
+    }
+
+    #[test]
+    fn what_memory_does_not_hold_is_not_given() {
+        let needs = [need("r", 1, 8, 8), Need { have: 2, ..need("s", 1, 8, 8) }];
+        let fit = |available| fitting(&needs, vec![4, 4], |need| need.have, available);
+        assert_eq!(fit(600), [4, 4]);
+        assert_eq!(fit(500), [3, 4]);
+        assert_eq!(fit(300), [1, 4], "what works already needs nothing new");
+        assert_eq!(fit(0), [1, 2], "one each, whatever happens");
+        let unknown = [Need { node_bytes: None, ..need("r", 1, 8, 8) }];
+        assert_eq!(fitting(&unknown, vec![4], |_| 0, 0), [4]);
     }
 
     #[test]

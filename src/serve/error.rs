@@ -107,6 +107,18 @@ impl fmt::Display for ServiceError {
 
 impl std::error::Error for ServiceError {}
 
+impl From<restyle_actors::ActorError> for ServiceError {
+    /// Of a location that could not be used.
+    fn from(error: restyle_actors::ActorError) -> Self {
+        use restyle_actors::ErrorKind as Actor;
+        let kind = match error.kind() {
+            Actor::Usage => ServiceErrorKind::Invalid,
+            _ => ServiceErrorKind::Storage,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
 impl From<restyle_engine::ledger::StoreError> for ServiceError {
     fn from(error: restyle_engine::ledger::StoreError) -> Self {
         Self::storage(format!("the work store failed: {error}"))

@@ -150,6 +150,13 @@ impl EventLog {
         self.lock().ended = false;
     }
 
+    /// Removes what is kept on disk.
+    pub(super) fn forget(&self) {
+        let _state = self.lock();
+        // A log that is left costs room and nothing else.
+        let _ = std::fs::remove_file(&self.path);
+    }
+
     /// Returns the events after number `after`, those to come included.
     pub(super) fn subscribe(&self, after: u64) -> Result<EventStream, ServiceError> {
         let mut state = self.lock();

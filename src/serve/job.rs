@@ -85,8 +85,11 @@ impl OptionsRequest {
     }
 
     /// Returns them as the pipeline takes them.
-    pub(super) fn job_options(&self, style: String) -> JobOptions {
+    pub(super) fn job_options(&self, style: String, tenant: &Tenant) -> JobOptions {
+        // The default tenant's jobs are those of the command line.
+        let tenant = Some(tenant.as_str().to_owned()).filter(|_| *tenant != Tenant::default());
         JobOptions {
+            tenant,
             style: Some(style),
             size: self.size,
             codec: self.codec.clone(),

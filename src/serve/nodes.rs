@@ -11,8 +11,12 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{NodeChange, NodeEvent};
 use crate::pipeline::JobControl;
 use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};
+use restyle_engine::worker::ExitReason;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// When capacity that could not be had is asked for again.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 impl Service {
     /// Returns the scorer nodes of the running jobs that `scope` sees.
@@ -129,6 +133,10 @@ pub(super) fn look(inner: &Inner, entry: &Entry, control: &JobControl) {
         let name = node.node.to_string();
         let live = state.live.nodes.entry(name.clone()).or_insert_with(|| NodeLive::new(at.clone()));
         live.enter(state_of(node, k < share), &at);
+        if node.phase == NodePhase::GivenUp && is_not_to_be_had(node) && k < share {
+            // Asked for again now and then: memory and devices come back.
+            live.returns_at.get_or_insert(now + ASK_AGAIN);
+        }
         if live.returns_at.is_some_and(|due| due <= now) {
             live.returns_at = None;
             returning.push(name);
@@ -141,9 +149,18 @@ pub(super) fn look(inner: &Inner, entry: &Entry, control: &JobControl) {
     }
 }
 
+/// Whether there was no thread, no memory or no device for it the last time.
+fn is_not_to_be_had(node: &NodeObservation) -> bool {
+    matches!(node.last_exit, Some(ExitReason::NotStarted { .. }))
+}
+
 /// `shared`: the job has capacity for it.
 fn state_of(node: &NodeObservation, shared: bool) -> NodeState {
     match node.phase {
+        // What cannot be had is not a fault of the node: the job goes on with what there is.
+        NodePhase::BackingOff | NodePhase::GivenUp if is_not_to_be_had(node) => NodeState::Wanted,
+        // Its thread stands still somewhere; another one will take its place.
+        NodePhase::BackingOff if node.last_exit == Some(ExitReason::Hung) => NodeState::Unusable,
         NodePhase::Working if node.ticks == 0 && !node.waiting => NodeState::Starting,
         NodePhase::Working => NodeState::Running,
         NodePhase::Paused => NodeState::Paused,

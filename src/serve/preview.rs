@@ -11,7 +11,6 @@ use crate::prepare::Plan;
 use image::codecs::jpeg::JpegEncoder;
 use image::{ExtendedColorType, RgbImage};
 use restyle_actors::join::{JoinRequest, join};
-use restyle_actors::ledger_store::LocalStore;
 use restyle_actors::{Anchor, Blob, DecodeOptions, DecodedFrame, EncodedSegment, FrameDecoder, Location};
 use restyle_engine::cancel::CancelToken;
 use restyle_engine::clock::Clock;
@@ -110,7 +109,7 @@ fn after(inner: &Inner, entry: &Entry, seeker: &Seeker<'_>) -> Result<Picture, S
     }
     let held = Held::open(inner, entry)?.ok_or_else(|| missing(seeker.wanted))?;
     let (segment, first) = held.segment_of(seeker.wanted).ok_or_else(|| missing(seeker.wanted))?;
-    let folder = inner.config().work.join("service-previews");
+    let folder = inner.config().home().join("service-previews");
     std::fs::create_dir_all(&folder).map_err(failed)?;
     let staged = folder.join(format!("{}.mkv", entry.short()));
     let picture = held
@@ -136,8 +135,7 @@ impl Held {
             (state.live.job.clone(), state.record.accepted.input_location.clone())
         };
         let Some(job) = job.and_then(|j| j.parse::<JobId>().ok()) else { return Ok(None) };
-        let store = LocalStore::open(&inner.config().work)?;
-        let ledger = Ledger::new(Arc::new(store), job, "preview");
+        let ledger = Ledger::new(Arc::clone(inner.journal.objects()), job, "preview");
         let Some(plan) = ledger.plan().map_err(failed)? else { return Ok(None) };
         let segments = ledger.segments(&plan);
         let scan = segments.scan().map_err(failed)?;

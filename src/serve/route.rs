@@ -4,14 +4,21 @@ use super::error::ServiceError;
 use super::ident::{ObjectKey, RouteName, Tenant};
 use super::job::OptionsRequest;
 use globset::GlobSet;
+use restyle_actors::storage::{Folder, Location};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A folder or a prefix of an object store that keys are appended to.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Place {
     text: String,
-    folder: Option<PathBuf>,
+    store: Folder,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
 }
 
 impl Place {
@@ -20,7 +27,7 @@ impl Place {
     /// # Errors
     /// [`super::ServiceErrorKind::Invalid`] for what is neither.
     pub fn parse(text: &str, base: &Path) -> Result<Self, ServiceError> {
-        let location = restyle_actors::Location::parse(text).map_err(|e| ServiceError::invalid(e.to_string()))?;
+        let location = Location::parse(text).map_err(|e| ServiceError::invalid(e.to_string()))?;
         match location.as_path() {
             Some(path) => {
                 let folder = normal(&base.join(path));
@@ -28,22 +35,28 @@ impl Place {
                     .to_str()
                     .ok_or_else(|| ServiceError::invalid(format!("{text}: names that are not unicode are not served")))?
                     .to_owned();
-                Ok(Self { text, folder: Some(folder) })
+                Ok(Self { text, store: Folder::new(Location::File(folder)) })
             }
-            None => Ok(Self { text: text.trim_end_matches('/').to_owned(), folder: None }),
+            None => Ok(Self { text: text.trim_end_matches('/').to_owned(), store: Folder::new(location) }),
         }
     }
 
     /// Returns the folder where this is a local one.
     #[must_use]
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        self.store.location().as_path()
+    }
+
+    /// Returns what lists, reads and writes in it.
+    #[must_use]
+    pub fn store(&self) -> &Folder {
+        &self.store
     }
 
     /// Returns the location of an object in it, as [`crate::Job`] takes it.
     #[must_use]
     pub fn object(&self, key: &str) -> String {
-        match &self.folder {
+        match self.folder() {
             Some(folder) => folder.join(key).to_string_lossy().into_owned(),
             None => format!("{}/{key}", self.text),
         }

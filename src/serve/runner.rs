@@ -8,7 +8,7 @@ use super::job::{Done, JobState, Transition};
 use super::queue::Waiting;
 use super::service::{Inner, lock};
 use super::view::{EngineView, ErrorView, NodeSeconds};
-use super::{budget, frames, nodes, report};
+use super::{budget, frames, nodes, pulse, report, rest};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Finished, Planned, Progress};
@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How often the queue is looked at when nothing happens.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often scorers are shared again while memory is short.
+const SHARE_AGAIN: Duration = Duration::from_secs(10);
 /// How often a running job's nodes are looked at.
 const NODES_LOOK: Duration = Duration::from_millis(250);
 /// Processes that may die of a job in a row before it is given up.
@@ -49,9 +51,18 @@ pub(super) fn start(inner: &Arc<Inner>) -> Result<(), ServiceError> {
 }
 
 fn choose(inner: &Arc<Inner>) {
+    let mut shared = inner.clock.now();
     while !inner.ended.load(Ordering::SeqCst) {
         while let Some(entry) = next(inner) {
             begin(inner, &entry);
+        }
+        pulse::beat(inner);
+        rest::look(inner);
+        let now = inner.clock.now();
+        if inner.is_short.load(Ordering::Relaxed) && now - shared >= SHARE_AGAIN {
+            // Others may have given memory back meanwhile.
+            budget::share(inner);
+            shared = now;
         }
         inner.bell.wait(LOOK);
     }
@@ -176,7 +187,9 @@ fn pipeline_config(entry: &Entry, config: &ServeConfig) -> Config {
         device: config.device.clone(),
         workers: NonZeroUsize::new(built),
         work_dir: config.work.clone(),
-        work_store: None,
+        work_store: config.work_store.clone(),
+        // The service deletes what belongs to a job when that is finished.
+        collects: false,
         hang_after: config.nodes.hang_after,
         low_priority: config.nodes.low_priority.min(built),
         // The service itself has them return: a node that was held must not come back by itself.
@@ -196,15 +209,18 @@ fn submit(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Result<RunningJ
             && state.record.done.is_some()
     };
     // A newer upload replaces what an older one became; what nobody here made is never replaced.
-    let replaces = inner.entries().iter().filter(|e| e.key != entry.key).any(made_before);
+    let replaces = inner.entries().iter().filter(|e| e.key != entry.key).any(made_before)
+        || lock(&inner.marks).iter().any(|((tenant, _), mark)| {
+            *tenant == accepted.tenant && mark.is_output_ours && mark.output_location == accepted.output_location
+        });
     if let Some(folder) = std::path::Path::new(&accepted.output_location).parent().filter(|f| f.is_absolute()) {
         std::fs::create_dir_all(folder)
             .map_err(|e| Error::new(ErrorKind::Storage, format!("cannot make the folder {}: {e}", folder.display())))?;
     }
-    let running = Pipeline::new(built)?.submit(Job {
+    let running = Pipeline::new(built)?.with_shelf(Arc::clone(&inner.shelf)).submit(Job {
         input: accepted.input_location.clone(),
         output: accepted.output_location.clone(),
-        options: accepted.options.job_options(accepted.style_location.clone()),
+        options: accepted.options.job_options(accepted.style_location.clone(), &accepted.tenant),
         fresh: false,
         overwrite: if replaces { Overwrite::Allowed } else { Overwrite::Refused },
     })?;
@@ -273,6 +289,8 @@ fn told(inner: &Inner, entry: &Entry, event: Event) {
         Event::Planned(planned) => {
             inner.tally.planned(planned.frames_reused);
             note_plan(entry, &planned);
+            // It is known now what its scorers need.
+            budget::share(inner);
         }
         Event::Progress(progress) => note_progress(inner, entry, &progress),
         Event::Warning { message } => {
@@ -340,6 +358,7 @@ fn finish(inner: &Inner, entry: &Entry, used: NodeSeconds, finished: &Finished) 
         wall_seconds: finished.wall_seconds,
     };
     entry.events.push(JobEventKind::Finished, json!(finished));
+    inner.journal.collect(&finished.job);
     conclude(inner, entry, Transition::Finished { used, done: Box::new(done) });
 }
 

@@ -9,13 +9,15 @@ use super::error::{ServiceError, ServiceErrorKind};
 use super::events::{EventLog, EventStream};
 use super::ident::{ClientJobId, RouteName, Scope, Tenant};
 use super::job::{Accepted, Happening, JobRequest, JobState, Record, Transition};
-use super::journal::{Acceptance, Journal};
+use super::journal::{Acceptance, Journal, Mark};
+use super::pulse::Pulse;
 use super::queue::Turns;
 use super::styles;
 use super::tally::Tally;
 use super::time;
 use super::view::{Health, JobFilter, JobPage, JobView, NodeSeconds, StyleView};
 use super::watch::{self, Look, Waker};
+use crate::scorers::Shelf;
 use restyle_engine::clock::{Clock, SystemClock};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +68,18 @@ pub(super) struct Inner {
     pub(super) usual: Mutex<Duration>,
     pub(super) changes: Changes,
     pub(super) tally: Tally,
+    pub(super) pulse: Pulse,
+    /// Networks that the last jobs left for the next ones.
+    pub(super) shelf: Arc<Shelf>,
+    /// Whether what is kept was given back in this idle time.
+    pub(super) rested: AtomicBool,
+    /// Whether jobs have fewer scorers than they may because memory is short.
+    pub(super) is_short: AtomicBool,
+    pub(super) resident_at_start: u64,
+    /// What is left of jobs that were forgotten.
+    pub(super) marks: Mutex<BTreeMap<Key, Mark>>,
+    /// Wakes the thread that forgets jobs.
+    pub(super) forgetting: Bell,
 }
 
 /// Every job, by key and by age.
@@ -93,7 +107,8 @@ impl Service {
     }
 
     fn start_with(config: ServeConfig, clock: Arc<dyn Clock>) -> Result<Self, ServiceError> {
-        let journal = Journal::open(&config.work)?;
+        let journal = Journal::open(&config.work_place(), &config.home())?;
+        let shelf = Arc::new(Shelf::new(Arc::clone(&clock), config.nodes.max));
         let inner = Arc::new(Inner {
             clock,
             journal,
@@ -112,13 +127,22 @@ impl Service {
             usual: Mutex::new(Duration::from_secs(30)),
             changes: Changes::default(),
             tally: Tally::default(),
+            pulse: Pulse::default(),
+            shelf,
+            rested: AtomicBool::new(false),
+            is_short: AtomicBool::new(false),
+            resident_at_start: super::memory::resident(),
+            marks: Mutex::default(),
+            forgetting: Bell::default(),
         });
         for record in inner.journal.load()? {
             inner.add(record);
         }
+        *lock(&inner.marks) = inner.journal.marks()?;
         inner.take_up_interrupted();
         super::storage::make_folders(&inner.config())?;
         super::runner::start(&inner)?;
+        super::keep::start(&inner)?;
         watch::start(&inner);
         Ok(Self { _end: Arc::new(EndOnDrop(Arc::clone(&inner))), inner })
     }
@@ -235,8 +259,8 @@ impl Service {
     /// addresses stay as they were.
     pub fn reload(&self, config: ServeConfig) {
         let mut standing = self.inner.config.write().unwrap_or_else(PoisonError::into_inner);
-        let work = standing.work.clone();
-        *standing = Arc::new(ServeConfig { work, ..config });
+        let (work, work_store) = (standing.work.clone(), standing.work_store.clone());
+        *standing = Arc::new(ServeConfig { work, work_store, ..config });
         drop(standing);
         if let Err(error) = super::storage::make_folders(&self.inner.config()) {
             // Its route says so at every look; the others go on.
@@ -261,10 +285,7 @@ impl Service {
     /// Tells whether the service lives and takes jobs.
     #[must_use]
     pub fn health(&self) -> Health {
-        let draining = self.inner.draining.load(Ordering::SeqCst);
-        let live = !self.inner.ended.load(Ordering::SeqCst);
-        let problems = if draining { vec!["the service is ending".to_owned()] } else { Vec::new() };
-        Health { live, ready: live && !draining, problems }
+        super::pulse::health(&self.inner)
     }
 
     /// Takes nothing more, has running jobs keep what they can, and waits for them, at most for `limit`; true when all have stopped.
@@ -329,6 +350,14 @@ impl Inner {
         }
     }
 
+    /// Takes a job out of memory.
+    pub(super) fn drop_entry(&self, entry: &Entry) {
+        let age = entry.lock().record.accepted.created_at.clone();
+        let mut jobs = self.jobs.write().unwrap_or_else(PoisonError::into_inner);
+        jobs.by_age.remove(&(age, entry.key.clone()));
+        jobs.by_key.remove(&entry.key);
+    }
+
     /// Takes a job into memory, unless it is there.
     fn add(&self, record: Record) -> Arc<Entry> {
         let accepted = &record.accepted;
@@ -342,7 +371,7 @@ impl Inner {
     }
 
     fn log_path(&self, tenant: &Tenant, id: &ClientJobId) -> PathBuf {
-        self.config().work.join("service-logs").join(tenant.as_str()).join(format!("{id}.ndjson"))
+        self.config().home().join("service-logs").join(tenant.as_str()).join(format!("{id}.ndjson"))
     }
 
     /// What ran when the last process died waits again.
@@ -376,7 +405,9 @@ impl Inner {
             let message = format!("job {} is {}: that is not possible now", entry.key.1, before.state.name());
             return Err(ServiceError::conflict(message));
         }
-        if let Err(error) = self.journal.note(&before, &happening) {
+        let noted = self.journal.note(&before, &happening);
+        self.pulse.stored(noted.as_ref().err());
+        if let Err(error) = noted {
             if !anyway {
                 return Err(error);
             }
@@ -393,6 +424,7 @@ impl Inner {
         entry.events.push(super::JobEventKind::State, json!({"state": state.name(), "attempts": attempts}));
         if state.is_ended() {
             entry.events.end();
+            self.forgetting.ring();
         }
         tracing::info!(tenant = %entry.key.0, job = %entry.key.1, state = state.name(), "job");
         self.changes.tell(|| entry.view(self.config().prices));
@@ -465,6 +497,7 @@ impl Inner {
             self.tell(entry, Wish::Stop);
         }
         self.bell.ring();
+        self.forgetting.ring();
         lock(&self.wakers).values().for_each(|w| w.wake());
     }
 }

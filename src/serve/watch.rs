@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 pub(super) use wake::Waker;
 
-/// How long a local file must stay as it is before it counts as complete.
+/// How long an object must stay as it is before it counts as complete; stores show objects whole, files grow.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Largest sidecar file that is read.
 const SIDECAR_BYTES_MAX: u64 = 16 << 10;
@@ -87,9 +87,7 @@ impl Watch {
                     false
                 }
             };
-            let settle =
-                if self.route.input.folder().is_some() { SETTLE.min(self.route.poll) } else { self.route.poll };
-            self.waker.wait(if pending { settle } else { self.route.poll });
+            self.waker.wait(if pending { SETTLE.min(self.route.poll) } else { self.route.poll });
         }
     }
 
@@ -120,7 +118,7 @@ impl Watch {
                 continue;
             }
             let since = self.first_seen.get(&this).copied();
-            let settle = if self.route.input.folder().is_some() { SETTLE.min(self.route.poll) } else { Duration::ZERO };
+            let settle = SETTLE.min(self.route.poll);
             if since.is_some_and(|since| now - since >= settle) && self.take(key, found, sidecar) {
                 self.settled.insert(this);
                 continue;
@@ -129,6 +127,7 @@ impl Watch {
             seen.insert(this, since.unwrap_or(now));
         }
         self.first_seen = seen;
+        self.inner.drop_marks(&self.route.name, |key| all.contains_key(key));
         // What is gone need not be remembered: its job is on record.
         self.settled.retain(|(key, _)| all.contains_key(key));
         pending
@@ -156,7 +155,9 @@ impl Watch {
     /// Makes a job of an object; false where it is to be tried again.
     fn take(&self, key: &str, found: &Found, sidecar: Option<&Found>) -> bool {
         let Ok(key) = ObjectKey::parse(key) else { return true };
-        if self.is_known(&key, found) {
+        let Ok(id) = self.id(&key, &version(found, sidecar)) else { return true };
+        let is_marked = lock(&self.inner.marks).contains_key(&(self.route.tenant.clone(), id.clone()));
+        if is_marked || self.is_known(&key, found) {
             return true;
         }
         let (options, refused) = match sidecar.map(|_| self.read_sidecar(&key)) {
@@ -167,7 +168,6 @@ impl Watch {
                 (OptionsRequest::default(), Some(error))
             }
         };
-        let id = self.id(&key, &version(found, sidecar));
         let request = JobRequest {
             route: Some(self.route.name.clone()),
             input: key.clone(),
@@ -176,7 +176,6 @@ impl Watch {
             priority: None,
             options,
         };
-        let Ok(id) = id else { return true };
         match self.inner.create(&self.route.tenant, &id, request, Origin::Watch { refused }) {
             Ok(_) => true,
             // The configuration may have changed since: what is on record counts.
@@ -203,7 +202,7 @@ impl Watch {
                 && accepted.input == *key
                 && !accepted.is_watched;
             is_output || is_asked_for
-        })
+        }) || lock(&self.inner.marks).values().any(|mark| mark.output_location == location)
     }
 
     fn read_sidecar(&self, key: &ObjectKey) -> Result<OptionsRequest, String> {

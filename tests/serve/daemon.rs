@@ -132,3 +132,44 @@ fn a_configuration_is_checked_without_being_used() {
     let file = site.configure(&ROUTE.replace("tiny.safetensors", "gone.safetensors"));
     assert_eq!(check(&file), Some(4));
 }
+
+/// What a service manager hears, and the socket that it may hand over.
+#[test]
+fn a_service_manager_is_told_and_its_socket_is_taken() {
+    use std::os::unix::net::UnixDatagram;
+    let site = Site::new(4);
+    let file = site.configure(ROUTE);
+    let heard = UnixDatagram::bind(site.path("notify")).unwrap();
+    heard.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // As systemd does it: the socket is descriptor 3, and the numbers are in the environment.
+    let script = r#"exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@""#;
+    let log = std::fs::File::create(site.path("daemon.log")).unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_restyle"), "serve", "--config"]).arg(&file);
+    command.env("NOTIFY_SOCKET", site.path("notify")).env("WATCHDOG_USEC", "300000");
+    command.stdin(std::os::fd::OwnedFd::from(listener)).stdout(std::process::Stdio::null()).stderr(log);
+    let mut daemon = crate::Daemon(command.spawn().unwrap());
+    let hear = |wanted: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let count =
+                heard.recv(&mut buffer).unwrap_or_else(|e| panic!("{wanted} was not told: {e}\n{}", site.said()));
+            let text = String::from_utf8_lossy(&buffer[..count]).into_owned();
+            if text.contains(wanted) {
+                return;
+            }
+        }
+    };
+    hear("READY=1");
+    hear("WATCHDOG=1");
+    let alive = crate::servers::http(address, "GET", "/livez", &[], b"").unwrap();
+    assert_eq!(alive.0, 200, "{}", String::from_utf8_lossy(&alive.1));
+    daemon.signal("-HUP");
+    hear("RELOADING=1");
+    hear("READY=1");
+    daemon.signal("-TERM");
+    hear("STOPPING=1");
+    assert_eq!(daemon.exit_code(), 0, "{}", site.said());
+}

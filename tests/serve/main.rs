@@ -3,8 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/servers.rs"]
+mod servers;
+
 mod daemon;
 mod elastic;
+mod keep;
+mod remote;
+mod secrets;
 mod service;
 
 use std::path::{Path, PathBuf};
@@ -22,8 +28,12 @@ pub(crate) struct Site {
 impl Site {
     /// `frames` frames of 64x48 at 10 a second, in `clip.mp4`.
     pub(crate) fn new(frames: u32) -> Self {
+        Self::sized(frames, "64x48")
+    }
+
+    pub(crate) fn sized(frames: u32, size: &str) -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
-        let source = format!("testsrc=size=64x48:rate=10:duration={}", f64::from(frames) / 10.0);
+        let source = format!("testsrc=size={size}:rate=10:duration={}", f64::from(frames) / 10.0);
         let clip = site.path("clip.mp4");
         support::ffmpeg(&["-f", "lavfi", "-i", &source, "-pix_fmt", "yuv420p", clip.to_str().unwrap()]);
         std::fs::write(site.path("tiny.safetensors"), support::tiny_style(7)).unwrap();
@@ -50,8 +60,13 @@ impl Site {
     }
 
     pub(crate) fn daemon(&self, faults: &str) -> Daemon {
+        self.daemon_with(faults, &[])
+    }
+
+    pub(crate) fn daemon_with(&self, faults: &str, env: &[(&str, String)]) -> Daemon {
         let mut command = support::restyle();
         command.arg("serve").arg("--config").arg(self.path("serve.toml"));
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         if !faults.is_empty() {
             command.env("RESTYLE_FAULTS", faults);
         }
@@ -109,6 +124,16 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Where the daemon that was started last listens.
+pub(crate) fn listens(site: &Site) -> std::net::SocketAddr {
+    until(&|| site.said(), || {
+        let said = site.said();
+        let line = said.lines().rev().find(|l| l.contains("restyle serves"))?;
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        line["listen"].as_str()?.parse().ok()
+    })
 }
 
 /// Waits until something is so; fails with `said` when it never is.

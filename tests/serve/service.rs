@@ -89,11 +89,9 @@ fn a_finished_job_can_be_looked_at_from_every_side() {
     assert!(before.bytes.starts_with(&[0xff, 0xd8]) && after.bytes.starts_with(&[0xff, 0xd8]));
     let beyond = service.preview(&Scope::All, &job, 25, Side::Before, None).unwrap_err();
     assert_eq!(beyond.kind(), ServiceErrorKind::NotFound);
-    let (mut file, key) = service.output(&Scope::All, &job).unwrap();
-    let mut bytes = Vec::new();
-    std::io::Read::read_to_end(&mut file, &mut bytes).unwrap();
+    let (blob, key) = service.output(&Scope::All, &job).unwrap();
     let report = service.report(&Scope::All, &job).unwrap();
-    assert_eq!((report.bytes, key.as_str()), (Some(bytes.len() as u64), "clip.tiny.mp4"));
+    assert_eq!((report.bytes, key.as_str()), (Some(blob.size()), "clip.tiny.mp4"));
     let summary = service.summary(&Scope::All);
     assert_eq!((summary.jobs.finished, summary.jobs.queued), (1, 0));
 }
@@ -184,14 +182,14 @@ fn an_upload_is_seen_whole_or_not_at_all() {
     let service = start(&site, ROUTE);
     let route = restyle::serve::RouteName::parse("r").unwrap();
     let key = ObjectKey::parse("sub/clip.mp4").unwrap();
-    let mut half = service.upload(&Scope::All, &route, &key).unwrap();
+    let mut half = service.upload(&Scope::All, &route, &key, 1 << 20).unwrap();
     half.write(b"half").unwrap();
     drop(half);
     assert!(crate::files(&site.path("in")).is_empty());
-    let mut whole = service.upload(&Scope::All, &route, &key).unwrap();
+    let mut whole = service.upload(&Scope::All, &route, &key, 1 << 20).unwrap();
     whole.write(&std::fs::read(site.path("clip.mp4")).unwrap()).unwrap();
     whole.finish().unwrap();
-    let again = service.upload(&Scope::All, &route, &key).unwrap();
+    let again = service.upload(&Scope::All, &route, &key, 1 << 20).unwrap();
     assert_eq!(again.finish().unwrap_err().kind(), ServiceErrorKind::Conflict);
     let job = until(&|| "no job".into(), || service.list(&Scope::All, &JobFilter::default()).jobs.pop());
     reach(&service, &job.id, JobState::Finished);

@@ -1,11 +1,12 @@
 //! The checked configuration.
 
 use super::raw::{LimitsFile, NodesFile, QuotaFile, RouteFile, ServeFile, TlsFile, WebhookFile};
-use crate::config::default_work_dir;
 use crate::error::{Error, ErrorKind};
 use crate::serve::ident::{RouteName, Tenant};
 use crate::serve::route::{NameTemplate, Place, Quota, Route};
+use crate::work_store::WorkPlace;
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use restyle_actors::Location;
 use restyle_models::device::DeviceChoice;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -19,8 +20,10 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Where metrics are served, if anywhere.
     pub metrics_listen: Option<SocketAddr>,
-    /// Folder of the work store.
+    /// Folder of the work store; with `work_store`, of what lies beside it.
     pub work: PathBuf,
+    /// Prefix of an object store that holds the work store instead of the folder.
+    pub work_store: Option<Location>,
     /// The device that scores.
     pub device: DeviceChoice,
     /// Jobs that run side by side.
@@ -29,6 +32,10 @@ pub struct ServeConfig {
     pub styles: Option<PathBuf>,
     /// How long a drain may take.
     pub drain: Duration,
+    /// How long jobs are listed after their end; `None`: without end.
+    pub keep_jobs: Option<Duration>,
+    /// Jobs that have ended and are listed, at most.
+    pub keep_jobs_max: usize,
     /// Scorer nodes of all jobs together.
     pub nodes: NodeLimits,
     /// What an hour of a node costs.
@@ -50,14 +57,16 @@ pub struct ServeConfig {
 /// Scorer nodes of all jobs together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeLimits {
-    /// With 1 or more, weights stay loaded when nothing runs.
+    /// Networks that stay built when nothing runs.
     pub min: usize,
     /// At most.
     pub max: usize,
     /// How many of them may be taken away at any moment.
     pub low_priority: usize,
-    /// How long weights are kept after the last job.
-    pub idle_after: Duration,
+    /// How long networks are kept after the last job; `None`: for as long as they are worth it.
+    pub idle_after: Option<Duration>,
+    /// Memory that scorers may use together, in bytes; `None`: what is free.
+    pub memory: Option<u64>,
     /// How long a node that was pre-empted stays away; `None`: until it is resumed.
     pub return_after: Option<Duration>,
     /// How long a node may show no progress.
@@ -113,8 +122,8 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 const VIDEOS: &str =
     "**/*.{mp4,m4v,mov,mkv,webm,avi,ts,m2ts,mts,mpg,mpeg,wmv,flv,ogv,3gp,MP4,M4V,MOV,MKV,WEBM,AVI,TS,MTS,MPG,MPEG}";
 const POLL: Duration = Duration::from_secs(5);
-/// Starting costs a tenth of a second on a CPU and a second or two on a GPU; within a minute a second upload is common.
-const IDLE_AFTER: Duration = Duration::from_secs(60);
+const KEEP_JOBS: Duration = Duration::from_secs(30 * 86_400);
+const KEEP_JOBS_MAX: usize = 10_000;
 const RETURN_AFTER: Duration = Duration::from_secs(30);
 const HANG_AFTER: Duration = Duration::from_secs(600);
 const DRAIN: Duration = Duration::from_secs(20);
@@ -131,14 +140,18 @@ impl ServeFile {
         let device =
             DeviceChoice::parse(self.device.as_deref().unwrap_or("auto")).map_err(|e| refused(e.to_string()))?;
         let nodes = nodes(self.nodes.unwrap_or_default(), &device)?;
+        let work = work(self.work.as_deref(), self.state, base)?;
         let at_once_default = nodes.max.clamp(1, 4);
         let config = ServeConfig {
             listen: self.listen.map_or(Ok(LISTEN), |text| address("listen", &text))?,
             metrics_listen: self.metrics_listen.map(|text| address("metrics_listen", &text)).transpose()?,
-            work: self.work.map_or_else(default_work_dir, |w| Ok(base.join(w)))?,
+            work: work.folder,
+            work_store: work.remote,
             jobs_at_once: within("jobs_at_once", self.jobs_at_once.unwrap_or(at_once_default), 1, JOBS_AT_ONCE_MAX)?,
             styles: self.styles.map(|folder| base.join(folder)),
             drain: self.drain.map_or(Ok(DRAIN), |text| duration("drain", &text))?,
+            keep_jobs: keep_jobs(self.keep_jobs.as_deref())?,
+            keep_jobs_max: within("keep_jobs_max", self.keep_jobs_max.unwrap_or(KEEP_JOBS_MAX), 0, 1_000_000)?,
             prices: self.price_per_node_hour.map(prices).transpose()?,
             tls: self.tls.map(|files| tls(files, base)).transpose()?,
             tokens: self.tokens.map(|file| base.join(file)),
@@ -172,6 +185,24 @@ impl ServeConfig {
         self.routes.iter().find(|r| r.name == *name)
     }
 
+    /// Returns where the work store is.
+    #[must_use]
+    pub fn work_place(&self) -> WorkPlace {
+        WorkPlace { folder: self.work.clone(), remote: self.work_store.clone() }
+    }
+
+    /// Returns the local folder of what the service keeps beside the work store: its lock, events of jobs, previews.
+    #[must_use]
+    pub fn home(&self) -> PathBuf {
+        match &self.work_store {
+            None => self.work.clone(),
+            Some(remote) => {
+                let name = blake3::hash(remote.to_string().as_bytes()).to_hex();
+                self.work.join(format!("service-{}", &name.as_str()[..16]))
+            }
+        }
+    }
+
     /// What can be reached from other machines is encrypted and asks who calls.
     fn check_exposure(&self) -> Result<(), Error> {
         if !self.listen.ip().is_loopback() && (self.tls.is_none() || self.tokens.is_none()) {
@@ -189,6 +220,16 @@ fn refused(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Configuration, message)
 }
 
+/// Reads where the work store is; relative folders begin at `base`.
+fn work(said: Option<&str>, state: Option<PathBuf>, base: &Path) -> Result<WorkPlace, Error> {
+    let place = WorkPlace::parse(said.map(Path::new)).map_err(|e| refused(format!("work: {e}")))?;
+    match (place.remote, state) {
+        (None, Some(_)) => Err(refused("state is the folder beside a work store in an object store: work is none")),
+        (None, None) => Ok(base.join(place.folder).into()),
+        (remote, state) => Ok(WorkPlace { folder: state.map_or(place.folder, |s| base.join(s)), remote }),
+    }
+}
+
 fn address(name: &str, text: &str) -> Result<SocketAddr, Error> {
     text.parse()
         .map_err(|_| refused(format!("{name} is \"{text}\", expected an address and a port such as 127.0.0.1:8080")))
@@ -197,6 +238,12 @@ fn address(name: &str, text: &str) -> Result<SocketAddr, Error> {
 fn duration(name: &str, text: &str) -> Result<Duration, Error> {
     humantime::parse_duration(text)
         .map_err(|e| refused(format!("{name} is \"{text}\", expected a duration such as 5s or 10min: {e}")))
+}
+
+/// Reads how long jobs are kept; `0s` is without end.
+fn keep_jobs(said: Option<&str>) -> Result<Option<Duration>, Error> {
+    let keep = said.map_or(Ok(KEEP_JOBS), |text| duration("keep_jobs", text))?;
+    Ok(Some(keep).filter(|keep| !keep.is_zero()))
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(name: &str, value: T, low: T, high: T) -> Result<T, Error> {
@@ -237,7 +284,8 @@ fn nodes(file: NodesFile, device: &DeviceChoice) -> Result<NodeLimits, Error> {
         min: within("nodes.min", file.min.unwrap_or(0), 0, max)?,
         max,
         low_priority: within("nodes.low_priority", file.low_priority.unwrap_or(0), 0, max)?,
-        idle_after: file.idle_after.map_or(Ok(IDLE_AFTER), |t| duration("nodes.idle_after", &t))?,
+        idle_after: file.idle_after.map(|t| duration("nodes.idle_after", &t)).transpose()?,
+        memory: file.memory.map(|t| bytes("nodes.memory", &t)).transpose()?,
         return_after: (!return_after.is_zero()).then_some(return_after),
         hang_after: within_time("nodes.hang_after", hang_after, Duration::from_secs(1), Duration::from_secs(86_400))?,
     })

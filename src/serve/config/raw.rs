@@ -14,8 +14,10 @@ pub struct ServeFile {
     pub listen: Option<String>,
     /// Where metrics are served.
     pub metrics_listen: Option<String>,
-    /// Folder of the work store.
-    pub work: Option<PathBuf>,
+    /// Work store: a folder or a storage URL.
+    pub work: Option<String>,
+    /// Local folder beside a work store in an object store.
+    pub state: Option<PathBuf>,
     /// The device that scores: `auto`, `cpu` or `cuda:N`.
     pub device: Option<String>,
     /// Jobs that run side by side.
@@ -24,6 +26,10 @@ pub struct ServeFile {
     pub styles: Option<PathBuf>,
     /// How long a drain may take.
     pub drain: Option<String>,
+    /// How long jobs are listed after their end.
+    pub keep_jobs: Option<String>,
+    /// Jobs that have ended and are listed, at most.
+    pub keep_jobs_max: Option<usize>,
     /// Scorer nodes of all jobs together.
     pub nodes: Option<NodesFile>,
     /// What an hour of a node costs.
@@ -88,8 +94,10 @@ pub struct NodesFile {
     pub max: Option<usize>,
     /// How many of them may be taken away at any moment.
     pub low_priority: Option<usize>,
-    /// How long weights are kept after the last job.
+    /// How long networks are kept after the last job.
     pub idle_after: Option<String>,
+    /// Memory that scorers may use together.
+    pub memory: Option<String>,
     /// How long a node that was pre-empted stays away; `0s`: until it is resumed.
     pub return_after: Option<String>,
     /// How long a node may show no progress.

@@ -18,7 +18,7 @@ const SECRET_KEYS: [&str; 14] = [
     "credential",
 ];
 
-const ADVICE: &str = "take it out and give it by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_KEY or \
+const ADVICE: &str = "take it out and give it by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_KEY or \
 AZURE_STORAGE_SAS_TOKEN, GOOGLE_APPLICATION_CREDENTIALS), by a file that the environment names, or by the machine's managed identity";
 
 /// Looks through a whole file; the message names the key and never the value.

@@ -10,15 +10,16 @@ use crate::serve::access::Action;
 use crate::serve::error::{ServiceError, ServiceErrorKind};
 use crate::serve::files::Upload;
 use crate::serve::ident::{ObjectKey, RouteName, Scope};
-use crate::serve::job::JobState;
 use crate::serve::route::Route;
 use crate::serve::service::Service;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{HttpRequest, HttpResponse, web};
-use restyle_actors::{Blob, Location};
+use restyle_actors::Blob;
+use restyle_actors::storage::UrlRight;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -79,7 +80,7 @@ pub(super) async fn put(
         return Err(Problem::too_large("the upload", bytes_max));
     }
     let (scope, name, named) = (caller.scope(), route.clone(), key.clone());
-    let upload = api.call(move |service| begin(service, &scope, &name, &named, length)).await?;
+    let upload = api.call(move |service| begin(service, &scope, &name, &named, (length, bytes_max))).await?;
     let (upload, bytes) = receive(&api, upload, &mut payload, bytes_max).await?;
     api.call(move |_| upload.finish()).await?;
     body::answer(StatusCode::CREATED, &FileView { route, key, bytes })
@@ -90,11 +91,11 @@ fn begin(
     scope: &Scope,
     name: &RouteName,
     key: &ObjectKey,
-    length: Option<u64>,
+    (length, bytes_max): (Option<u64>, u64),
 ) -> Result<Upload, ServiceError> {
     let config = service.config();
     check_quota(service, scope, seen(config.route(name), scope, name)?, length)?;
-    service.upload(scope, name, key)
+    service.upload(scope, name, key, length.unwrap_or(bytes_max))
 }
 
 /// Another tenant's route is not there.
@@ -172,19 +173,7 @@ pub(super) async fn output(
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
     let (id, scope) = (job_id(&path)?, caller.scope_of(query.tenant.as_deref())?);
-    let (blob, key) = api
-        .call(move |service| {
-            let job = service.job(&scope, &id)?;
-            if job.state != JobState::Finished {
-                return Err(ServiceError::conflict(format!("job {id} is {}: it has no output", job.state.name())));
-            }
-            let config = service.config();
-            let route = seen(config.route(&job.route), &scope, &job.route)?;
-            let blob = Location::parse(&route.output.object(job.output.as_str())).and_then(|at| Blob::open(&at));
-            let missing = |e| ServiceError::not_found(format!("the output cannot be read any more: {e}"));
-            Ok((blob.map_err(missing)?, job.output))
-        })
-        .await?;
+    let (blob, key) = api.call(move |service| service.output(&scope, &id)).await?;
     send(&api, &request, blob, &key)
 }
 
@@ -303,7 +292,7 @@ pub(super) struct PresignRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PresignMethod {
-    /// Writing an object of the route's input location.
+    /// Making a new object of the route's input location; none that stands there is replaced.
     Put,
     /// Reading an object of the route's output location.
     Get,
@@ -314,6 +303,10 @@ pub(super) enum PresignMethod {
 pub(super) struct PresignedView {
     /// The URL: whoever has it may use it.
     pub(super) url: String,
+    /// The method it is good for.
+    pub(super) method: String,
+    /// Headers that the request must carry.
+    pub(super) headers: BTreeMap<String, String>,
     /// Until when, RFC 3339.
     pub(super) expires_at: String,
 }
@@ -344,17 +337,21 @@ fn sign(
     name: &RouteName,
     wanted: &PresignRequest,
 ) -> Result<PresignedView, ServiceError> {
-    let config = service.config();
-    let route = seen(config.route(name), scope, name)?;
-    let place = match wanted.method {
-        PresignMethod::Put => &route.input,
-        PresignMethod::Get => &route.output,
+    let right = match wanted.method {
+        PresignMethod::Put => UrlRight::Create,
+        PresignMethod::Get => UrlRight::Read,
     };
-    let message = match place.folder() {
-        Some(_) => format!("{place} is a folder: send and fetch files by this interface instead"),
-        None => format!("urls of {place} are not signed by this build"),
-    };
-    Err(ServiceError::new(ServiceErrorKind::Unsupported, message))
+    if right == UrlRight::Create {
+        let config = service.config();
+        check_quota(service, scope, seen(config.route(name), scope, name)?, None)?;
+    }
+    let made = service.presign(scope, name, &wanted.key, right)?;
+    Ok(PresignedView {
+        url: made.signed.expose().to_owned(),
+        method: made.signed.method.to_owned(),
+        headers: made.signed.headers.into_iter().collect(),
+        expires_at: made.expires_at,
+    })
 }
 
 #[cfg(test)]

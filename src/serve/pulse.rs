@@ -1,0 +1,69 @@
+//! Whether the service lives and takes jobs: the thread that chooses beats, and the work store takes what is put on record.
+
+use super::error::ServiceError;
+use super::service::{Inner, lock};
+use super::view::Health;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Without a beat for so long the service hangs: longer than any call of a store, with all its attempts, may take.
+const SILENCE_MAX: Duration = Duration::from_secs(300);
+/// How often a store that failed is asked whether it is back.
+const ASK: Duration = Duration::from_secs(5);
+
+/// Signs of life.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When the thread that chooses last came by, on the clock.
+    beat: Option<Duration>,
+    /// What the work store said when it last failed.
+    failure: Option<String>,
+    asked: Duration,
+}
+
+impl Pulse {
+    /// Notes what putting something on record came to; only a store that fails is one.
+    pub(super) fn stored(&self, error: Option<&ServiceError>) {
+        let failure = error.filter(|e| e.kind() == super::ServiceErrorKind::Storage).map(ToString::to_string);
+        lock(&self.state).failure = failure;
+    }
+}
+
+/// The thread that chooses comes by.
+pub(super) fn beat(inner: &Inner) {
+    let now = inner.clock.now();
+    let is_due = {
+        let mut state = lock(&inner.pulse.state);
+        state.beat = Some(now);
+        let is_due = state.failure.is_some() && now.saturating_sub(state.asked) >= ASK;
+        if is_due {
+            state.asked = now;
+        }
+        is_due
+    };
+    if is_due {
+        inner.pulse.stored(inner.journal.ask().err().as_ref());
+    }
+}
+
+/// See [`super::Service::health`].
+pub(super) fn health(inner: &Inner) -> Health {
+    let ending = inner.draining.load(Ordering::SeqCst);
+    let state = lock(&inner.pulse.state);
+    let silent = state.beat.is_some_and(|beat| inner.clock.now().saturating_sub(beat) > SILENCE_MAX);
+    // What ends need not choose any more.
+    let live = ending || !silent;
+    let told = [
+        ending.then(|| "the service is ending".to_owned()),
+        (!live).then(|| "nothing is chosen any more: the service hangs".to_owned()),
+        state.failure.clone(),
+    ];
+    let problems: Vec<String> = told.into_iter().flatten().collect();
+    Health { live, ready: problems.is_empty(), problems }
+}
