@@ -1,5 +1,7 @@
 //! The command line, as clap sees it; a contract: options are added, none changes its meaning.
 
+#[cfg(feature = "serve")]
+use super::client_args::{JobArgs, LogsArgs, NodeArgs, SubmitArgs};
 use crate::config::{SIZE_MAX, SIZE_MIN, WORKERS_MAX};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use restyle_actors::preempt::NoticeSource;
@@ -24,8 +26,32 @@ pub(crate) enum Verb {
     /// Train a style from a painting; running the same command again resumes
     #[cfg(feature = "train")]
     Train(Box<TrainArgs>),
-    /// The jobs in the work folder
+    /// The jobs of a running service, or with `list` and `prune` those in a work store
     Jobs(JobsArgs),
+    /// Have a running service style a video: a file that is sent, or a key of its input
+    #[cfg(feature = "serve")]
+    Submit(SubmitArgs),
+    /// Tell how far a job of a running service is
+    #[cfg(feature = "serve")]
+    Status(JobArgs),
+    /// Have a job of a running service end; what is finished is kept
+    #[cfg(feature = "serve")]
+    Cancel(JobArgs),
+    /// Have a job that failed or was cancelled try again
+    #[cfg(feature = "serve")]
+    Retry(JobArgs),
+    /// Have a job of a running service wait until it is resumed
+    #[cfg(feature = "serve")]
+    Pause(JobArgs),
+    /// Have a paused job go on
+    #[cfg(feature = "serve")]
+    Resume(JobArgs),
+    /// Print what happened to a job of a running service
+    #[cfg(feature = "serve")]
+    Logs(LogsArgs),
+    /// List and steer the scorer nodes of a running service
+    #[cfg(feature = "serve")]
+    Node(NodeArgs),
     /// Style whatever is uploaded: watch the routes of a configuration file until told to end
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
@@ -294,9 +320,17 @@ pub(crate) struct TrainArgs {
 }
 
 #[derive(Debug, Args)]
+#[cfg_attr(feature = "serve", command(args_conflicts_with_subcommands = true))]
 pub(crate) struct JobsArgs {
     #[command(subcommand)]
+    #[cfg(feature = "serve")]
+    pub(crate) verb: Option<JobsVerb>,
+    #[command(subcommand)]
+    #[cfg(not(feature = "serve"))]
     pub(crate) verb: JobsVerb,
+    #[command(flatten)]
+    #[cfg(feature = "serve")]
+    pub(crate) list: super::client_args::ListArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,11 +1,17 @@
 //! The command line: verbs over the facade. Nothing in here is needed by an embedder.
 
 mod args;
+#[cfg(feature = "serve")]
+mod client;
+#[cfg(feature = "serve")]
+mod client_args;
 mod doctor;
 mod jobs;
 mod output;
 mod probe;
 mod progress;
+#[cfg(feature = "serve")]
+mod remote_jobs;
 mod run;
 #[cfg(feature = "serve")]
 mod serve;
@@ -13,6 +19,8 @@ mod serve;
 mod sheet;
 mod signals;
 mod styles;
+#[cfg(feature = "serve")]
+mod submit;
 #[cfg(feature = "serve")]
 mod token;
 #[cfg(feature = "train")]
@@ -73,7 +81,29 @@ fn dispatch(verb: Verb) -> Result<(), Error> {
         Verb::Styles(args) => styles::styles(args.verb),
         #[cfg(feature = "train")]
         Verb::Train(args) => train::train(&args),
+        #[cfg(not(feature = "serve"))]
         Verb::Jobs(args) => jobs::jobs(args.verb),
+        #[cfg(feature = "serve")]
+        Verb::Jobs(args) => match args.verb {
+            Some(verb) => jobs::jobs(verb),
+            None => remote_jobs::list(&args.list),
+        },
+        #[cfg(feature = "serve")]
+        Verb::Submit(args) => submit::submit(&args),
+        #[cfg(feature = "serve")]
+        Verb::Status(args) => remote_jobs::status(&args),
+        #[cfg(feature = "serve")]
+        Verb::Cancel(args) => remote_jobs::steer(&args, "cancel"),
+        #[cfg(feature = "serve")]
+        Verb::Retry(args) => remote_jobs::steer(&args, "retry"),
+        #[cfg(feature = "serve")]
+        Verb::Pause(args) => remote_jobs::steer(&args, "pause"),
+        #[cfg(feature = "serve")]
+        Verb::Resume(args) => remote_jobs::steer(&args, "resume"),
+        #[cfg(feature = "serve")]
+        Verb::Logs(args) => remote_jobs::logs(&args),
+        #[cfg(feature = "serve")]
+        Verb::Node(args) => remote_jobs::node(&args.verb),
         #[cfg(feature = "serve")]
         Verb::Serve(args) => serve::serve(&args),
         #[cfg(feature = "serve")]

@@ -17,4 +17,5 @@ mod logs;
 mod metrics;
 mod openapi;
 mod tls;
+mod verbs;
 mod webhooks;
