@@ -2,10 +2,10 @@
 
 use super::config::ServeConfig;
 use super::error::{ServiceError, ServiceErrorKind};
-use super::ident::{ClientJobId, ObjectKey, Tenant};
+use super::ident::{ClientJobId, ObjectKey, RouteName, Tenant};
 use super::job::{Accepted, JobRequest};
 use super::route::{Place, Route};
-use super::service::Created;
+use super::service::{Created, Inner, lock};
 use super::styles;
 use super::view::{ErrorView, JobView};
 use std::time::Duration;
@@ -140,6 +140,24 @@ pub(super) fn within_quota(route: &Route, load: Load, bytes: u64, frames: Option
         }
     }
     Ok(())
+}
+
+impl Inner {
+    /// What waits in a route.
+    pub(super) fn load(&self, route: &RouteName) -> Load {
+        let mut load = Load { retry_after: *lock(&self.usual), ..Load::default() };
+        for entry in self.entries() {
+            let state = entry.lock();
+            let accepted = &state.record.accepted;
+            if accepted.route == *route && !state.record.state.is_ended() {
+                load.jobs += 1;
+                load.bytes += accepted.bytes;
+                load.frames += accepted.frames.unwrap_or(0);
+            }
+        }
+        load.retry_after = load.retry_after.clamp(Duration::from_secs(1), Duration::from_secs(3600));
+        load
+    }
 }
 
 /// Says what follows where an id is taken: the same request again is the same job.

@@ -45,4 +45,4 @@ pub use files::{Presigned, Upload};
 pub use ident::{ClientJobId, ObjectKey, RouteName, Scope, Tenant};
 pub use job::{JobRequest, JobState, OptionsRequest};
 pub use service::{Created, Service};
-pub use tally::Tallied;
+pub use tally::{Handed, Tallied};

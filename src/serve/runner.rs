@@ -7,6 +7,7 @@ use super::events::JobEventKind;
 use super::job::{Done, JobState, Transition};
 use super::queue::Waiting;
 use super::service::{Inner, lock};
+use super::tally::HandedBefore;
 use super::view::{EngineView, ErrorView, NodeSeconds};
 use super::{budget, frames, nodes, pulse, report, rest};
 use crate::config::Config;
@@ -250,7 +251,7 @@ pub(super) fn carry_out(control: &JobControl, wish: Wish, drain: Duration) {
 /// Notes what a job tells, until it ends.
 fn follow(inner: &Inner, entry: &Entry, running: RunningJob) -> Result<Finished, Error> {
     let control = running.control();
-    let mut looked = inner.clock.now();
+    let (mut looked, mut handed) = (inner.clock.now(), HandedBefore::default());
     loop {
         match running.next_event(NODES_LOOK) {
             NextEvent::Told(event) => told(inner, entry, event),
@@ -260,13 +261,25 @@ fn follow(inner: &Inner, entry: &Entry, running: RunningJob) -> Result<Finished,
         let now = inner.clock.now();
         if now - looked >= NODES_LOOK {
             let used = used_since(&control, (now - looked).as_secs_f64());
-            looked = now;
+            let before = std::mem::replace(&mut looked, now);
             inner.tally.used(used);
+            inner.tally.handed(&mut handed, &control.links());
+            inner.tally.phase(phase_of(entry), (now - before).as_secs_f64());
             let mut state = entry.lock();
             state.live.used = add(state.live.used, used);
             drop(state);
             nodes::look(inner, entry, &control);
         }
+    }
+}
+
+/// What a running job does.
+fn phase_of(entry: &Entry) -> &'static str {
+    match entry.lock().live.progress.phase.as_str() {
+        "" => "planning",
+        "joining" => "joining",
+        "publishing" => "publishing",
+        _ => "scoring",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The handle that the command, the HTTP interface and embedders use.
 
-use super::admit::{self, Load, Origin};
+use super::admit::{self, Origin};
 use super::bell::Bell;
 use super::changes::Changes;
 use super::config::ServeConfig;
@@ -463,21 +463,6 @@ impl Inner {
                 }
             }
         }
-    }
-
-    fn load(&self, route: &RouteName) -> Load {
-        let mut load = Load { retry_after: *lock(&self.usual), ..Load::default() };
-        for entry in self.entries() {
-            let state = entry.lock();
-            let accepted = &state.record.accepted;
-            if accepted.route == *route && !state.record.state.is_ended() {
-                load.jobs += 1;
-                load.bytes += accepted.bytes;
-                load.frames += accepted.frames.unwrap_or(0);
-            }
-        }
-        load.retry_after = load.retry_after.clamp(Duration::from_secs(1), Duration::from_secs(3600));
-        load
     }
 
     /// Every job, in no order that matters.

@@ -1,8 +1,11 @@
 //! Counters over all jobs since the service started; they only grow.
 
-use super::service::Service;
+use super::service::{Service, lock};
 use super::view::NodeSeconds;
 use crate::event::{Finished, NodeChange};
+use restyle_actors::control::LinkReading;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counters, as they are now.
@@ -47,7 +50,24 @@ pub(super) struct Tally {
     store_micros: AtomicU64,
     dedicated_micros: AtomicU64,
     low_priority_micros: AtomicU64,
+    handed: Mutex<BTreeMap<&'static str, Handed>>,
+    phases: Mutex<BTreeMap<&'static str, f64>>,
 }
+
+/// What went through one kind of hand-off, over all jobs since the service started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Handed {
+    /// Frames that went in.
+    pub entered: u64,
+    /// Frames that came out.
+    pub left: u64,
+    /// Microseconds that the side before it waited for room.
+    pub stall_micros: u64,
+}
+
+/// What the hand-offs of one attempt said last, to tell what is new.
+#[derive(Debug, Default)]
+pub(super) struct HandedBefore(BTreeMap<&'static str, Handed>);
 
 fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
@@ -93,6 +113,30 @@ impl Tally {
         }
     }
 
+    /// Reads the hand-offs of a running job; a pass that begins anew counts from nothing again.
+    pub(super) fn handed(&self, before: &mut HandedBefore, readings: &[LinkReading]) {
+        let mut all = lock(&self.handed);
+        for now in readings {
+            let seen = before.0.entry(now.name).or_default();
+            if now.entered < seen.entered || now.stall_micros < seen.stall_micros {
+                *seen = Handed::default();
+            }
+            let sum = all.entry(now.name).or_default();
+            sum.entered += now.entered - seen.entered;
+            sum.left += now.left.saturating_sub(seen.left);
+            sum.stall_micros += now.stall_micros - seen.stall_micros;
+            *seen = Handed { entered: now.entered, left: now.left, stall_micros: now.stall_micros };
+        }
+    }
+
+    /// A job was in a phase for so long.
+    pub(super) fn phase(&self, phase: &str, seconds: f64) {
+        let known = ["planning", "scoring", "joining", "publishing"].into_iter().find(|known| *known == phase);
+        if let Some(phase) = known {
+            *lock(&self.phases).entry(phase).or_default() += seconds;
+        }
+    }
+
     /// Nodes worked for so long.
     pub(super) fn used(&self, used: NodeSeconds) {
         add(&self.dedicated_micros, micros(used.dedicated));
@@ -101,6 +145,31 @@ impl Tally {
 }
 
 impl Service {
+    /// Returns what went through the hand-offs of all jobs, by what they join.
+    #[must_use]
+    pub fn handed(&self) -> BTreeMap<&'static str, Handed> {
+        lock(&self.inner.tally.handed).clone()
+    }
+
+    /// Returns frames that lie in the hand-offs of all running jobs now, by what they join.
+    #[must_use]
+    pub fn in_hand(&self) -> BTreeMap<&'static str, u64> {
+        let mut fills = BTreeMap::new();
+        for entry in self.inner.entries() {
+            let control = entry.lock().live.control.clone();
+            for link in control.map(|control| control.links()).unwrap_or_default() {
+                *fills.entry(link.name).or_default() += link.fill;
+            }
+        }
+        fills
+    }
+
+    /// Returns seconds that jobs spent, by phase.
+    #[must_use]
+    pub fn phase_seconds(&self) -> BTreeMap<&'static str, f64> {
+        lock(&self.inner.tally.phases).clone()
+    }
+
     /// Returns the counters over all jobs.
     #[must_use]
     pub fn tallied(&self) -> Tallied {

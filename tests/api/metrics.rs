@@ -7,7 +7,8 @@ use serde_json::json;
 #[test]
 fn work_is_counted_on_a_listener_of_its_own_and_names_nobody() {
     let bench = Bench::start("", "");
-    bench.clip("clip.mp4", 25);
+    // Long enough for its hand-offs to be looked at while it runs.
+    bench.clip("clip.mp4", 2000);
     assert_eq!(bench.put_json("/v1/jobs/visible-name", &json!({"input": "clip.mp4"})).status, 202);
     bench.wait_for("visible-name", &["finished"]);
     let metrics = bench.server.metrics_address().unwrap();
@@ -20,10 +21,13 @@ fn work_is_counted_on_a_listener_of_its_own_and_names_nobody() {
             text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
         line.trim().parse::<f64>().unwrap()
     };
-    assert_eq!(value("restyle_score_frames_total{outcome=\"scored\"}"), 25.0);
+    assert_eq!(value("restyle_score_frames_total{outcome=\"scored\"}"), 2000.0);
     assert_eq!(value("restyle_score_frames_total{outcome=\"failed\"}"), 0.0);
     assert_eq!(value("restyle_job_attempts_total{outcome=\"finished\"}"), 1.0);
     assert_eq!(value("restyle_jobs{state=\"finished\"}"), 1.0);
+    assert!(value("restyle_link_in_frames_total{link=\"decode → score\"}") > 0.0);
+    assert!(value("restyle_link_stall_micros_total{link=\"decode → score\"}") >= 0.0);
+    assert!(value("restyle_job_phase_seconds_total{phase=\"scoring\"}") > 0.0);
     assert_eq!(value("restyle_ready"), 1.0);
     assert!(value("restyle_http_requests_total{method=\"PUT\",status=\"2xx\"}") >= 1.0);
     assert!(text.trim_end().ends_with("# EOF"));

@@ -195,3 +195,31 @@ fn an_upload_is_seen_whole_or_not_at_all() {
     reach(&service, &job.id, JobState::Finished);
     assert!(site.path("out/sub/clip.tiny.mp4").exists());
 }
+
+#[test]
+fn tenants_share_no_work_and_replace_nothing_of_each_other() {
+    let site = Site::new(4);
+    site.drop_clip("in/clip.mp4");
+    let route = |tenant: &str| {
+        format!(
+            "[[route]]\nname = \"{tenant}\"\ntenant = \"{tenant}\"\ninput = \"in\"\noutput = \"out\"\nlogs = \"logs\"\n\
+             style = \"tiny.safetensors\"\ninclude = [\"nothing\"]\n"
+        )
+    };
+    let service = start(&site, &format!("nodes = {{ max = 1 }}\n{}{}", route("a"), route("b")));
+    let tenant = |name: &str| Tenant::parse(name).unwrap();
+    service.create(&tenant("a"), &id("of-a"), request("clip.mp4")).unwrap();
+    let first = reach(&service, &id("of-a"), JobState::Finished);
+    let written = || std::fs::metadata(site.path("out/clip.tiny.mp4")).unwrap().modified().unwrap();
+    let before = written();
+    service.create(&tenant("b"), &id("of-b"), request("clip.mp4")).unwrap();
+    let second = reach(&service, &id("of-b"), JobState::Failed);
+    let error = second.error.unwrap();
+    assert!(error.kind == "usage" && error.message.contains("is there already"), "{error:?}");
+    assert!(written() == before && first.job.is_some());
+    // What belongs to nobody else is made, as a job of its own.
+    let output = Some(ObjectKey::parse("of-b.mp4").unwrap());
+    service.create(&tenant("b"), &id("other"), JobRequest { output, ..request("clip.mp4") }).unwrap();
+    let third = reach(&service, &id("other"), JobState::Finished);
+    assert!(third.job != first.job && third.progress.frames_reused == 0, "{third:?}");
+}

@@ -5,6 +5,7 @@
 use super::api::Api;
 use super::problem::Problem;
 use super::resource;
+use crate::serve::Handed;
 use crate::serve::ident::Scope;
 use crate::serve::service::Service;
 use crate::serve::view::NodeState;
@@ -182,7 +183,21 @@ fn count_work(encoder: &mut DescriptorEncoder<'_>, service: &Service) -> Result<
     let seconds = [("dedicated", used.dedicated), ("low-priority", used.low_priority)];
     counters(encoder, "restyle_node_seconds", "Seconds that scorer nodes worked, by class", "class", &seconds)?;
     let stores = [("work", tallied.store_micros as f64)];
-    counters(encoder, "restyle_store_call_micros", "Microseconds in calls of a store", "store", &stores)
+    counters(encoder, "restyle_store_call_micros", "Microseconds in calls of a store", "store", &stores)?;
+    let phases: Vec<(&str, f64)> = service.phase_seconds().into_iter().collect();
+    counters(encoder, "restyle_job_phase_seconds", "Seconds that jobs spent, by phase", "phase", &phases)?;
+    count_hand_offs(encoder, service)
+}
+
+/// What went from stage to stage, what lies between them now, and how long who hands on had to wait.
+fn count_hand_offs(encoder: &mut DescriptorEncoder<'_>, service: &Service) -> Result<(), fmt::Error> {
+    let fills: Vec<(&str, u64)> = service.in_hand().into_iter().collect();
+    gauges(encoder, "restyle_link_fill_frames", "Frames in hand-offs between stages", "link", &fills)?;
+    let handed = service.handed();
+    let each = |of: fn(&Handed) -> u64| handed.iter().map(|(name, h)| (*name, of(h) as f64)).collect::<Vec<_>>();
+    counters(encoder, "restyle_link_in_frames", "Frames that went into hand-offs", "link", &each(|h| h.entered))?;
+    counters(encoder, "restyle_link_out_frames", "Frames that came out of hand-offs", "link", &each(|h| h.left))?;
+    counters(encoder, "restyle_link_stall_micros", "Time waited for room", "link", &each(|h| h.stall_micros))
 }
 
 const NODE_STATES: [(&str, NodeState); 9] = [
