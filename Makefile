@@ -7,7 +7,7 @@ OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean dashboard bench-peers bench-ledger bench-gpu check-kernels
+.PHONY: run test check fmt deps clean dashboard bench-peers bench-jobs bench-ledger bench-gpu check-kernels
 
 deps:
 	@scripts/install-deps
@@ -42,6 +42,10 @@ dashboard:
 # The network beside ONNX Runtime and OpenVINO; BENCH_ARGS go to benches/peers/bench.py.
 bench-peers:
 	@benches/peers/run.sh $(BENCH_ARGS)
+
+# Whole jobs beside scoring alone and beside what else styles a video: BENCH_ARGS="--frames 64".
+bench-jobs:
+	@benches/jobs/run.sh $(BENCH_ARGS)
 
 # What the ledger costs a job: BENCH_ARGS="clip.mp4 --style style.safetensors".
 bench-ledger:

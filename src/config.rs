@@ -205,7 +205,7 @@ fn out_of_range(
 pub struct Config {
     /// The device that scores.
     pub device: DeviceChoice,
-    /// Scorer nodes; `None` lets the pipeline choose from cores and frame size.
+    /// Scorer nodes; `None` lets the pipeline choose from cores, frame size and free memory.
     pub workers: Option<NonZeroUsize>,
     /// Folder of the work store, created when missing; with `work_store`, of what lies beside it.
     pub work_dir: PathBuf,
@@ -222,7 +222,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the number of scorer nodes: as asked, else one a core on a CPU and one a GPU.
+    /// Returns the number of scorer nodes: as asked, else one a core on a CPU and one a GPU. A job on a CPU may begin with
+    /// fewer where its frames are large.
     #[must_use]
     pub fn worker_count(&self) -> usize {
         self.workers.map_or_else(|| self.device.nodes(cores()), NonZeroUsize::get)
@@ -241,7 +242,7 @@ impl Config {
     }
 }
 
-fn cores() -> usize {
+pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 

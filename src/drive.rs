@@ -10,6 +10,7 @@ use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
 use crate::scorers::{self, Blueprint, Shelf};
 use crate::work_store::{WorkLock, WorkPlace, WorkStore};
+use crate::workers;
 use crossbeam_channel::Sender;
 use restyle_actors::control::PassControl;
 use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
@@ -96,7 +97,8 @@ impl Drive {
 
     /// Tells a plan for which nothing has been done yet.
     pub(crate) fn planned(config: &Config, prepared: &Prepared) -> Result<Planned, Error> {
-        Ok(Self::planned_with(config, prepared, &prepared.plan, &Tally::default()))
+        let config = workers::settled(config, prepared);
+        Ok(Self::planned_with(&config, prepared, &prepared.plan, &Tally::default()))
     }
 
     fn planned_with(config: &Config, prepared: &Prepared, plan: &Plan, tally: &Tally) -> Planned {
@@ -122,6 +124,7 @@ impl Drive {
         let started = self.clock.now();
         let prepared = Prepared::open(&self.config, job)?;
         self.id = Some(prepared.id.to_string());
+        self.config = workers::settled(&self.config, &prepared);
         for message in &prepared.warnings {
             self.warn(message);
         }

@@ -42,6 +42,7 @@ pub mod serve;
 pub mod source;
 mod styles;
 mod work_store;
+mod workers;
 
 pub use calibrate::Precision;
 pub use config::{Config, JobOptions, RawConfig};

@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// The most styles in one blend: each costs a run of its network.
 pub const BLEND_MAX: usize = 8;
 
+/// What the network for any style holds for a pixel: its widest activations, which candle keeps apart.
+const ANY_STYLE_BYTES_PER_PIXEL: u64 = 1024;
+
 /// Parts are mixed at 16 bits, so that rounding them shows in no output.
 const PART_FORMAT: PixelFormat = PixelFormat {
     layout: Layout::Rgb,
@@ -35,6 +38,14 @@ pub enum StyleSource {
 }
 
 impl StyleSource {
+    /// Returns about how many bytes are held for every pixel that is scored on the CPU, rounded up.
+    pub fn bytes_per_pixel(&self) -> u64 {
+        match self {
+            Self::Trained(weights) => weights.shape().bytes_per_pixel(),
+            Self::Any(_) => ANY_STYLE_BYTES_PER_PIXEL,
+        }
+    }
+
     /// What identifies it, hexadecimal: blake3 of the weights, and of the style picture where there is one.
     pub fn digest(&self) -> String {
         match self {

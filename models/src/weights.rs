@@ -35,6 +35,16 @@ pub struct NetShape {
 }
 
 impl NetShape {
+    /// Returns about how many bytes the CPU path holds for every pixel: two sets of activations that take turns, the second
+    /// of a quarter of the pixels, and the planes of the picture before and after.
+    pub fn bytes_per_pixel(&self) -> u64 {
+        let [d1, d2, d3] = self.down;
+        let [u1, u2] = self.up;
+        let activations = d1.max(u2).max(d3.div_ceil(4)) + d2.max(u1).div_ceil(4);
+        let planes = 4 * 3;
+        4 * (activations + planes) as u64
+    }
+
     /// Lists every tensor that the network needs, with its shape.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let [c1, c2, c3] = self.down;
