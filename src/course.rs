@@ -77,7 +77,7 @@ impl<'a> Course<'a> {
 
     /// Notes what a pass did.
     pub(crate) fn passed(&mut self, scope: PassScope, report: &PassReport) {
-        self.barren = if report.segments_committed == 0 { self.barren + 1 } else { 0 };
+        self.barren = if report.committed.is_empty() { self.barren + 1 } else { 0 };
         if let PassScope::Together { held_back } = scope {
             self.held_back = Some(held_back);
         }

@@ -12,23 +12,26 @@ use crate::scorers::{self, Blueprint, Shelf};
 use crate::work_store::{WorkLock, WorkPlace, WorkStore};
 use crate::workers;
 use crossbeam_channel::Sender;
+use restyle_actors::ActorError;
 use restyle_actors::control::PassControl;
-use restyle_actors::encode::{EncodedSegment, SegmentEncoder};
+use restyle_actors::encode::SegmentEncoder;
 use restyle_actors::feed::PassOrder;
-use restyle_actors::join::{JoinRequest, join};
 use restyle_actors::pass::{Pass, PassNews, PassReport, PassWork};
 use restyle_actors::scored_log::ScoredLog;
 use restyle_actors::timed_store::{Spent, TimedStore};
 use restyle_actors::writer::{SegmentWriter, VideoWriter};
-use restyle_actors::{ActorError, publish};
 use restyle_engine::clock::Clock;
 use restyle_engine::fault;
-use restyle_engine::ledger::{Digest, Ledger, PublishedOutput, Scan, SegmentLedger};
+use restyle_engine::item::SegmentIndex;
+use restyle_engine::ledger::{Ledger, PublishedOutput, Scan, SegmentLedger};
 use restyle_engine::stage::Status;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+mod publish;
 
 /// One job under way.
 pub(crate) struct Drive {
@@ -62,6 +65,12 @@ struct Opened {
     _lock: WorkLock,
 }
 
+/// How often a job goes back to scoring because a segment was damaged or lost before it was joined.
+const JOIN_ROUNDS_MAX: u32 = 3;
+
+/// How long the pass after a crashed stage is put off, times the passes without a new segment.
+const CRASH_PAUSE: Duration = Duration::from_millis(500);
+
 /// A job that this process alone may work on.
 struct Claimed {
     ledger: Ledger,
@@ -74,10 +83,18 @@ struct Claimed {
 /// What was done so far in this run.
 #[derive(Default)]
 struct Tally {
-    frames_scored: u64,
+    /// Segments of this run that stand: the frames of each, and how many of them came from packs.
+    committed: BTreeMap<SegmentIndex, (u32, u32)>,
     frames_rescored: u64,
     segments_reused: u64,
     frames_reused: u64,
+}
+
+impl Tally {
+    /// Frames of the output that were scored in this run.
+    fn frames_scored(&self) -> u64 {
+        self.committed.values().map(|(frames, adopted)| u64::from(frames - adopted)).sum()
+    }
 }
 
 impl Drive {
@@ -136,8 +153,7 @@ impl Drive {
             return self.nothing_to_do(&claimed, &done, started);
         }
         let opened = self.open(job, &prepared, claimed)?;
-        let tally = self.score_everything(&opened, &prepared)?;
-        let published = self.publish(&opened, &prepared, replace)?;
+        let (tally, published) = self.score_and_publish(&opened, &prepared, replace)?;
         let finished = self.finished(&opened, &published, &tally, started)?;
         if self.config.collects {
             crate::jobs::collect_others(&opened.ledger, &opened.store);
@@ -201,39 +217,31 @@ impl Drive {
         store.lock_blocking(&prepared.id, self.control.token(), tell)?.ok_or_else(interrupted)
     }
 
-    /// Returns the output of an earlier run when it stands where it should; refuses to go on over a foreign one.
-    fn published_already(
+    /// Scores what is missing and publishes; where a segment is damaged or gone when they are joined, it is made again.
+    fn score_and_publish(
         &self,
-        ledger: &Ledger,
+        opened: &Opened,
         prepared: &Prepared,
-        overwrite: Overwrite,
-    ) -> Result<Option<PublishedOutput>, Error> {
-        let Some(existing) = publish::existing(&prepared.output)? else { return Ok(None) };
-        let ours = |o: &PublishedOutput| o.bytes == existing.bytes && o.blake3.to_string() == existing.blake3;
-        if let Some(out) = ledger.out()?.filter(ours) {
-            return Ok(Some(out));
-        }
-        // Killed between publishing and recording it: the intent was written before.
-        if let Some(intent) = ledger.intents()?.into_iter().find(ours) {
-            ledger.record_out(&intent)?;
-            return Ok(Some(intent));
-        }
-        match overwrite {
-            Overwrite::Allowed => Ok(None),
-            Overwrite::Refused => {
-                let message = format!(
-                    "{} is there already and this job did not make it: name another output or add --overwrite",
-                    prepared.output
-                );
-                Err(Error::new(ErrorKind::Usage, message))
+        replace: bool,
+    ) -> Result<(Tally, PublishedOutput), Error> {
+        let (mut tally, mut rounds_left) = (Tally::default(), JOIN_ROUNDS_MAX);
+        loop {
+            rounds_left -= 1;
+            let scan = self.score_everything(opened, prepared, &mut tally)?;
+            fault::point("publish:begin");
+            match self.publish(opened, prepared, &scan, replace) {
+                Ok(published) => return Ok((tally, published)),
+                Err(error) if rounds_left == 0 || opened.segments.scan()?.todo()?.is_complete() => {
+                    return Err(error);
+                }
+                Err(error) => self.warn(&format!("a segment is not what it was: {error}; it is made again")),
             }
         }
     }
 
-    /// Runs passes until every segment is in the ledger.
-    fn score_everything(&self, opened: &Opened, prepared: &Prepared) -> Result<Tally, Error> {
+    /// Runs passes until every segment is in the ledger, and returns what stands there.
+    fn score_everything(&self, opened: &Opened, prepared: &Prepared, tally: &mut Tally) -> Result<Arc<Scan>, Error> {
         let log = Arc::new(ScoredLog::open(&opened.folder)?);
-        let mut tally = Tally::default();
         let mut scan = Arc::new(opened.segments.scan()?);
         let mut course = Course::begin(&opened.ledger)?;
         for (key, rejection) in &scan.rejected {
@@ -242,7 +250,7 @@ impl Drive {
         let todo = scan.todo()?;
         tally.segments_reused = u64::from(todo.segments_finished);
         tally.frames_reused = todo.items_finished;
-        self.tell(Event::Planned(Self::planned_with(&self.config, prepared, &opened.plan, &tally)));
+        self.tell(Event::Planned(Self::planned_with(&self.config, prepared, &opened.plan, tally)));
         let pace = Pace::start(Arc::clone(&self.clock), &opened.plan.source, tally.frames_reused);
         while !scan.todo()?.is_complete() {
             if self.control.is_draining() {
@@ -259,15 +267,19 @@ impl Drive {
                 self.warn(message);
             }
             course.passed(scope, &report);
-            tally.frames_scored += report.frames_scored;
-            tally.frames_reused += report.frames_adopted;
+            tally.committed.extend(&report.committed);
+            let crashed = report.failures.iter().any(|e| matches!(e, ActorError::Crashed { .. }));
             if let Some(error) = verdict(report, course.barren()) {
                 return Err(error);
             }
+            if crashed {
+                // What crashed for want of something may find it later.
+                self.control.token().wait_timeout(CRASH_PAUSE * (1 + course.barren()));
+            }
             scan = Arc::new(opened.segments.scan()?);
         }
-        tally.frames_rescored = log.rescored();
-        Ok(tally)
+        tally.frames_rescored += log.rescored();
+        Ok(scan)
     }
 
     /// Finds what packs hold of segments that are not finished.
@@ -337,48 +349,6 @@ impl Drive {
         Ok(Pass::new(work, &self.control).run(&mut on_news)?)
     }
 
-    /// Joins the segments, attaches every other track and publishes the result.
-    fn publish(&self, opened: &Opened, prepared: &Prepared, replace: bool) -> Result<PublishedOutput, Error> {
-        let scan = opened.segments.scan()?;
-        let frames = scan.finished.values().map(|h| u64::from(h.items)).sum();
-        self.phase("joining", frames);
-        let staged = opened.folder.join("staged");
-        // What an earlier run left may share its bytes with a published output, so it is never written to.
-        remove_if_there(&staged)?;
-        let mut segments = scan.finished.keys().map(|index| {
-            let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
-            EncodedSegment::from_bytes(&loaded.payload)
-        });
-        fault::point("join:before");
-        let joined = join(JoinRequest {
-            blob: &prepared.blob,
-            source: &opened.plan.source,
-            settings: &opened.plan.encoder,
-            segments: &mut segments,
-            staged: &staged,
-            cancel: self.control.token(),
-        })?;
-        for message in joined.warnings.iter().filter(|m| !prepared.warnings.contains(m)) {
-            self.warn(message);
-        }
-        self.phase("publishing", frames);
-        let output = PublishedOutput {
-            output: prepared.output.to_string(),
-            bytes: joined.bytes,
-            blake3: digest(&joined.blake3)?,
-            items: frames,
-        };
-        opened.ledger.intend(&output)?;
-        fault::point("publish:before");
-        publish::publish(&staged, &prepared.output, replace)?;
-        fault::point("publish:after");
-        opened.ledger.record_out(&output)?;
-        fault::point("out:after");
-        // A leftover is replaced by the next join; failing here would hide that the output stands.
-        let _ = std::fs::remove_file(&staged);
-        Ok(output)
-    }
-
     /// Tells that an earlier run did everything.
     fn nothing_to_do(&self, claimed: &Claimed, output: &PublishedOutput, started: Duration) -> Result<Finished, Error> {
         let segments = match claimed.ledger.plan()? {
@@ -414,13 +384,13 @@ impl Drive {
         Ok(Finished {
             job: opened.ledger.job().to_string(),
             frames: output.items,
-            frames_scored: tally.frames_scored,
-            frames_reused: output.items - tally.frames_scored,
+            frames_scored: tally.frames_scored(),
+            frames_reused: output.items.saturating_sub(tally.frames_scored()),
             frames_rescored: tally.frames_rescored,
             segments: opened.segments.scan()?.finished.len() as u64,
             segments_reused: tally.segments_reused,
             wall_seconds,
-            fps: tally.frames_scored as f64 / wall_seconds.max(1e-9),
+            fps: tally.frames_scored() as f64 / wall_seconds.max(1e-9),
             output: output.output.clone(),
             bytes: output.bytes,
             blake3: output.blake3.to_string(),
@@ -469,22 +439,8 @@ fn verdict(report: PassReport, barren: u32) -> Option<Error> {
     Some(Error::from(first).with_frames(frames))
 }
 
-/// Removes a file, if it is there.
-fn remove_if_there(path: &std::path::Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::new(ErrorKind::Storage, format!("cannot remove {}: {e}", path.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn interrupted() -> Error {
     Error::new(ErrorKind::Interrupted, "stopped before the end; the same command goes on from here")
-}
-
-fn digest(hex: &str) -> Result<Digest, Error> {
-    hex.parse().map_err(|e| Error::new(ErrorKind::JobFailed, format!("the joined file has no digest: {e}")))
 }
 
 /// A frame in flight is held once decoded and once scored.

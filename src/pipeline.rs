@@ -33,8 +33,16 @@ impl Pipeline {
     /// # Errors
     /// [`ErrorKind::Device`] when it is not.
     pub fn new(config: Config) -> Result<Self, Error> {
+        Self::with_clock(config, SystemClock::shared())
+    }
+
+    /// As [`Pipeline::new`], with another clock than the machine's.
+    ///
+    /// # Errors
+    /// As [`Pipeline::new`].
+    pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         config.device.check().map_err(|e| Error::new(ErrorKind::Device, e.to_string()))?;
-        Ok(Self { config, clock: SystemClock::shared(), shelf: None })
+        Ok(Self { config, clock, shelf: None })
     }
 
     /// Has its jobs take networks from a shelf and put them back there, for whoever runs one job after another.

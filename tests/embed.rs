@@ -3,9 +3,11 @@
 mod support;
 
 use restyle::{Event, Job, JobControl, JobOptions, NodeChange, NodePhase, Overwrite, Pipeline, RawConfig};
+use restyle_engine::clock::{Clock, SystemClock};
 use restyle_engine::fault;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{Bench, ffmpeg};
 
@@ -22,13 +24,25 @@ fn clip(bench: &Bench) -> std::path::PathBuf {
     path
 }
 
-/// Runs a job of two nodes, the second of low priority; `disturb` is called once when twenty frames are done.
+/// Runs a job of two nodes, the second of low priority, to its end; `disturb` is called once when twenty frames are done.
 fn run(
     bench: &Bench,
     input: &Path,
     output: &str,
     disturb: impl FnOnce(&JobControl),
 ) -> (restyle::event::Finished, Vec<Event>) {
+    let (ended, events) = run_by(SystemClock::shared(), bench, input, output, disturb);
+    (ended.unwrap(), events)
+}
+
+/// The same by another clock and to whatever end.
+fn run_by(
+    clock: Arc<dyn Clock>,
+    bench: &Bench,
+    input: &Path,
+    output: &str,
+    disturb: impl FnOnce(&JobControl),
+) -> (Result<restyle::event::Finished, restyle::Error>, Vec<Event>) {
     let raw = RawConfig {
         workers: Some(2),
         low_priority: Some(1),
@@ -50,7 +64,7 @@ fn run(
         fresh: false,
         overwrite: Overwrite::Refused,
     };
-    let running = Pipeline::new(config).unwrap().submit(job).unwrap();
+    let running = Pipeline::with_clock(config, clock).unwrap().submit(job).unwrap();
     let control = running.control();
     let (mut disturb, mut events) = (Some(disturb), Vec::new());
     for event in running.events() {
@@ -62,7 +76,7 @@ fn run(
         events.push(event);
     }
     assert!(disturb.is_none(), "the job ended before twenty frames were seen");
-    (running.wait().unwrap(), events)
+    (running.wait(), events)
 }
 
 /// Frames scored over all, more than once counted more than once.
@@ -123,4 +137,45 @@ fn a_paused_node_waits_and_is_observed() {
     assert_eq!(done.frames, FRAMES);
     let seen = changes(&events, "cpu-0");
     assert!(seen.contains(&&NodeChange::Paused) && seen.contains(&&NodeChange::Resumed), "{seen:?}");
+}
+
+/// A machine whose wall clock jumps an hour forth and back whenever it is read.
+struct JumpingClock {
+    steady: SystemClock,
+    reads: AtomicU64,
+}
+
+impl Clock for JumpingClock {
+    fn now(&self) -> Duration {
+        self.steady.now()
+    }
+
+    fn unix(&self) -> Duration {
+        let hour = Duration::from_secs(3600);
+        match self.reads.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => self.steady.unix() + hour,
+            _ => self.steady.unix() - hour,
+        }
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.steady.sleep(duration);
+    }
+}
+
+#[test]
+fn row_20_a_wall_clock_that_jumps_an_hour_changes_nothing() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let bench = Bench::new();
+    let input = clip(&bench);
+    run(&bench, &input, "undisturbed.mp4", |_| {});
+    let _slow = fault::arm("scorer:before_process=delay(250)").unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(JumpingClock { steady: SystemClock::new(), reads: AtomicU64::new(0) });
+    let (ended, _) = run_by(Arc::clone(&clock), &bench, &input, "jumped.mp4", |c| c.drain(Duration::from_secs(10)));
+    assert_eq!(ended.unwrap_err().kind(), restyle::ErrorKind::Interrupted);
+    // What was done an hour later, or earlier, than now is neither newer nor older for it.
+    let (ended, _) = run_by(clock, &bench, &input, "jumped.mp4", |_| {});
+    let done = ended.unwrap();
+    assert!(done.frames_reused > 0 && done.frames_rescored == 0, "{done:?}");
+    assert_eq!(std::fs::read(bench.path("jumped.mp4")).unwrap(), std::fs::read(bench.path("undisturbed.mp4")).unwrap());
 }

@@ -16,10 +16,13 @@ use restyle_engine::item::{Item, ItemIndex, SegmentIndex};
 use restyle_engine::ledger::{
     AttemptEnd, PackPolicy, PackWriter, PackedItem, SegmentHeader, SegmentLedger, SourceHash,
 };
+use restyle_engine::progress::Progress;
 use restyle_engine::reorder::Reorder;
+use restyle_engine::worker::{NodeId, WorkerContext};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How an open segment ended.
 #[derive(Debug)]
@@ -66,49 +69,86 @@ pub struct AssemblerParts {
     pub packing: Arc<AtomicBool>,
     /// Ends what cannot be completed any more.
     pub give_up: CancelToken,
+    /// What each assembler works on.
+    pub under_way: Arc<UnderWay>,
     /// Where onlookers see what each frame has come to.
     pub board: Arc<FrameBoard>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
 
+/// The attempts that assemblers have under way, so that a hang can be held against the right segment.
+#[derive(Debug, Default)]
+pub struct UnderWay(Mutex<HashMap<NodeId, Attempt>>);
+
+/// An attempt at a segment, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which segment.
+    pub segment: SegmentIndex,
+    /// The attempt's number in the ledger.
+    pub number: u32,
+    /// Global index of the segment's first frame.
+    pub first_frame: u64,
+    /// Frames that its writer has taken.
+    pub written: u32,
+}
+
+impl UnderWay {
+    /// Returns what a node works on.
+    #[must_use]
+    pub fn of(&self, node: &NodeId) -> Option<Attempt> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(node).copied()
+    }
+
+    fn set(&self, node: &NodeId, attempt: Option<Attempt>) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match attempt {
+            Some(attempt) => held.insert(node.clone(), attempt),
+            None => held.remove(node),
+        };
+    }
+}
+
 /// The encoder stage of one pass, on one thread.
 pub struct Assembler {
     parts: AssemblerParts,
+    node: NodeId,
+    progress: Progress,
 }
 
 impl Assembler {
     /// Builds the stage.
     #[must_use]
-    pub fn new(parts: AssemblerParts) -> Self {
-        Self { parts }
+    pub fn new(parts: AssemblerParts, context: &WorkerContext) -> Self {
+        Self { parts, node: context.node.clone(), progress: context.progress.clone() }
     }
 
-    /// Assembles segments until no more are opened; `tick` is called for every arrival.
-    pub fn run(self, tick: &mut dyn FnMut()) {
-        for open in &self.parts.opened {
-            let segment = open.segment;
-            let unwound = catch_unwind(AssertUnwindSafe(|| self.assemble(&open, tick)));
-            let panicked = || ActorError::Codec(format!("encoding segment {segment} panicked: this is a bug"));
-            let assembled = unwound.unwrap_or_else(|_| Assembled::Failed { segment, error: panicked() });
+    /// Assembles segments until no more are opened.
+    pub fn run(self) {
+        loop {
+            let waiting = self.progress.waiting_upstream();
+            let Ok(open) = self.parts.opened.recv() else { return };
+            drop(waiting);
+            let assembled = self.assemble(&open);
+            self.parts.under_way.set(&self.node, None);
             if self.parts.results.send(assembled).is_err() {
                 return;
             }
         }
     }
 
-    fn assemble(&self, open: &OpenSegment, tick: &mut dyn FnMut()) -> Assembled {
+    fn assemble(&self, open: &OpenSegment) -> Assembled {
         let (segment, ledger) = (open.segment, self.parts.segments.ledger());
-        let mut assembly = Assembly::new(&self.parts, open);
-        let ended = assembly.take_all(open, tick).and_then(|end| match end {
-            Some(end) => assembly.commit(end).map(Some),
-            None => assembly.keep().map(|()| None),
-        });
+        let mut assembly = Assembly::new(self, open);
+        let unwound = catch_unwind(AssertUnwindSafe(|| assembly.make(open)));
+        let ended = unwound.unwrap_or_else(|_| Err(assembly.panicked()));
         let (explained, assembled) = match ended {
             Ok(Some((frames, adopted))) => return Assembled::Committed { segment, frames, adopted },
             Ok(None) => (AttemptEnd::Preempted, Assembled::Abandoned { segment }),
             Err(error) => (assembly.explain(&error), Assembled::Failed { segment, error }),
         };
+        let _storage = self.progress.waiting_downstream();
         if let Err(error) = ledger.end_attempt(segment, open.attempt, &explained) {
             // Unexplained, the attempt counts as a death: harsher than it was, never wrong.
             tracing::warn!(%segment, %error, "the end of an attempt could not be recorded");
@@ -120,7 +160,10 @@ impl Assembler {
 /// One segment under way.
 struct Assembly<'a> {
     parts: &'a AssemblerParts,
+    node: &'a NodeId,
+    progress: &'a Progress,
     segment: SegmentIndex,
+    attempt: u32,
     previous: Option<SegmentIndex>,
     first_frame: u64,
     waiting: Reorder<Item<ScoredFrame>>,
@@ -134,11 +177,15 @@ struct Assembly<'a> {
 }
 
 impl<'a> Assembly<'a> {
-    fn new(parts: &'a AssemblerParts, open: &OpenSegment) -> Self {
+    fn new(assembler: &'a Assembler, open: &OpenSegment) -> Self {
+        let Assembler { parts, node, progress } = assembler;
         let window = open.arrivals.stats().capacity as usize;
         Self {
             parts,
+            node,
+            progress,
             segment: open.segment,
+            attempt: open.attempt,
             previous: open.previous,
             first_frame: open.first_frame,
             waiting: Reorder::new(ItemIndex(0), window),
@@ -152,14 +199,27 @@ impl<'a> Assembly<'a> {
         }
     }
 
+    /// Makes and commits the segment and returns its frames and how many of them came from packs; `None` when it will never be
+    /// whole in this pass.
+    fn make(&mut self, open: &OpenSegment) -> Result<Option<(u32, u32)>> {
+        self.note();
+        match self.take_all(open)? {
+            Some(end) => self.commit(end).map(Some),
+            None => self.keep().map(|()| None),
+        }
+    }
+
     /// Takes arrivals until the segment is whole; `None` when it never will be.
-    fn take_all(&mut self, open: &OpenSegment, tick: &mut dyn FnMut()) -> Result<Option<SegmentEnd>> {
+    fn take_all(&mut self, open: &OpenSegment) -> Result<Option<SegmentEnd>> {
         let mut end: Option<SegmentEnd> = None;
         while end.is_none_or(|e| self.written < e.frames) {
             // What has arrived is taken even when the pass gives up: it may go into a pack.
-            let arrival = open.arrivals.try_recv().or_else(|_| open.arrivals.recv(&self.parts.give_up));
+            let arrival = open.arrivals.try_recv().or_else(|_| {
+                let _waiting = self.progress.waiting_upstream();
+                open.arrivals.recv(&self.parts.give_up)
+            });
             let Ok(arrival) = arrival else { return Ok(None) };
-            tick();
+            self.progress.tick();
             match arrival {
                 Arrival::End(seen) => end = Some(seen),
                 Arrival::Failed { number, message } => return Err(ActorError::frame_failed(number, &message)),
@@ -194,13 +254,12 @@ impl<'a> Assembly<'a> {
         let entry = PackedItem { index: item.id.index, pts: item.payload.pts, source: SourceHash(item.payload.hash) };
         self.packed = true;
         fault::point("pack:append");
-        match self.packs.append(&entry, &bytes) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        let _storage = self.progress.waiting_downstream();
+        self.packs.append(&entry, &bytes).map_err(ActorError::from)
     }
 
     fn write(&mut self, frame: &ScoredFrame) -> Result<()> {
+        self.note();
         let writer = match &mut self.writer {
             Some(writer) => writer,
             none => {
@@ -216,12 +275,26 @@ impl<'a> Assembly<'a> {
         Ok(())
     }
 
+    /// Tells how far it is.
+    fn note(&self) {
+        let (segment, number) = (self.segment, self.attempt);
+        let attempt = Attempt { segment, number, first_frame: self.first_frame, written: self.written };
+        self.parts.under_way.set(self.node, Some(attempt));
+    }
+
+    fn panicked(&self) -> ActorError {
+        let frame = self.first_frame + u64::from(self.written);
+        let message = format!("encoding segment {} panicked at frame {frame}", self.segment);
+        ActorError::Crashed { frames: vec![frame], message }
+    }
+
     fn commit(&mut self, end: SegmentEnd) -> Result<(u32, u32)> {
         let writer = self
             .writer
             .take()
             .ok_or_else(|| ActorError::Codec("a segment without frames cannot be committed".into()))?;
         let payload = writer.finish()?;
+        let _storage = self.progress.waiting_downstream();
         let header = SegmentHeader {
             segment: self.segment,
             items: end.frames,
@@ -245,6 +318,7 @@ impl<'a> Assembly<'a> {
 
     /// Seals what is packed of a segment that will not be whole in this pass.
     fn keep(&mut self) -> Result<()> {
+        let _storage = self.progress.waiting_downstream();
         self.packs.seal().map_err(ActorError::from)
     }
 

@@ -13,7 +13,7 @@ pub(crate) mod timeline;
 
 use std::sync::Arc;
 
-use restyle_engine::CancelToken;
+use restyle_engine::{CancelToken, Progress};
 use restyle_models::pixels::Picture;
 
 use crate::error::{ActorError, ErrorKind, Result};
@@ -41,11 +41,13 @@ pub struct DecodeOptions {
     pub threads: u32,
     /// Ends a call that is under way with [`ActorError::Cancelled`].
     pub cancel: CancelToken,
+    /// Ticks with every packet: finding a place in a long clip is work, not a hang.
+    pub progress: Progress,
 }
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { conceal: false, threads: 1, cancel: CancelToken::new() }
+        Self { conceal: false, threads: 1, cancel: CancelToken::new(), progress: Progress::new() }
     }
 }
 
@@ -299,7 +301,7 @@ fn open_packets(blob: &Arc<Blob>, video: &VideoInfo, options: &DecodeOptions) ->
     let demuxer = Demuxer::open(blob)?;
     let decoder = Decoder::open(&demuxer, video.index, options.threads)?;
     let timeline = Timeline::new(options.conceal, nominal_ticks(video));
-    Ok(PacketDecoder::new(demuxer, decoder, video.index, timeline, options.cancel.clone()))
+    Ok(PacketDecoder::new(demuxer, decoder, video.index, timeline, options))
 }
 
 /// Returns the ticks of one frame at the stream's rate; a 25th of a second where no rate is known.

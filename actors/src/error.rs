@@ -81,6 +81,14 @@ pub enum ActorError {
     /// A codec or muxer failed on data that it should take.
     #[error("{0}")]
     Codec(String),
+    /// A stage panicked or hung; it is begun again, a few times.
+    #[error("{message}")]
+    Crashed {
+        /// Global index of the frame that it was at, where one is known.
+        frames: Vec<u64>,
+        /// What happened.
+        message: String,
+    },
     /// A device is not there or was lost; the process that holds it should end.
     #[error("{0}")]
     Device(String),
@@ -122,7 +130,7 @@ impl ActorError {
             Self::Storage { .. } => ErrorKind::Storage,
             Self::DiskFull(_) => ErrorKind::DiskFull,
             Self::Damaged { .. } => ErrorKind::Damaged,
-            Self::Codec(_) => ErrorKind::Codec,
+            Self::Codec(_) | Self::Crashed { .. } => ErrorKind::Codec,
             Self::Device(_) => ErrorKind::Device,
             Self::Cancelled => ErrorKind::Cancelled,
         }
@@ -130,12 +138,12 @@ impl ActorError {
 
     /// Returns what a supervisor may do about it.
     ///
-    /// Only transient storage errors are worth trying again as they are; damage condemns its frames alone, a lost
+    /// Only transient storage errors and crashed stages are worth trying again as they are; damage condemns its frames alone, a lost
     /// device the process, everything else the worker that met it.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
-            Self::Storage { transient: true, .. } => Status::Transient,
+            Self::Storage { transient: true, .. } | Self::Crashed { .. } => Status::Transient,
             Self::Damaged { .. } => Status::Poison,
             Self::Device(_) => Status::DeviceLost,
             _ => Status::Fatal,
@@ -146,7 +154,7 @@ impl ActorError {
     #[must_use]
     pub fn frames(&self) -> &[u64] {
         match self {
-            Self::Damaged { frames, .. } => frames,
+            Self::Damaged { frames, .. } | Self::Crashed { frames, .. } => frames,
             _ => &[],
         }
     }

@@ -20,10 +20,11 @@ use restyle_engine::ledger::{
     Adopted, AttemptBegun, AttemptEnd, PassScope, Resume, Run, Scan, SegmentLedger, SourceHash,
 };
 use restyle_engine::link::{LinkSender, link};
+use restyle_engine::progress::Progress;
 use restyle_engine::steal::Pool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Where the cuts lie: segment `k` holds the frames from `origin + k * ticks` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub struct FeedParts {
     pub frame_bytes: u64,
     /// Where onlookers see what each frame has come to.
     pub board: Arc<FrameBoard>,
+    /// Where onlookers see which frame it is at.
+    pub at: Arc<AtomicU64>,
     /// Ends the feed between two frames.
     pub stop: CancelToken,
     /// Ends the feed at the end of the segment it is in.
@@ -123,6 +126,7 @@ pub struct FeedParts {
 pub struct Feed {
     decoder: FrameDecoder,
     parts: FeedParts,
+    progress: Progress,
     /// Numbers of the frames that repeat a good neighbour, and why the first of them does.
     concealed: Vec<u64>,
     concealed_why: Option<String>,
@@ -154,21 +158,21 @@ enum Fed {
 impl Feed {
     /// Builds the stage on the thread that runs it.
     #[must_use]
-    pub fn new(decoder: FrameDecoder, parts: FeedParts) -> Self {
-        Self { decoder, parts, concealed: Vec::new(), concealed_why: None }
+    pub fn new(decoder: FrameDecoder, parts: FeedParts, progress: Progress) -> Self {
+        Self { decoder, parts, progress, concealed: Vec::new(), concealed_why: None }
     }
 
     /// Feeds every run of missing segments, in order, and returns the decoder's warnings; blocks on credits and on the
-    /// assemblers. `tick` is called once a frame.
+    /// assemblers.
     ///
     /// # Errors
     /// The decoder's errors with the frame's number; [`ActorError::Cancelled`] when told to stop before the end.
-    pub fn run(mut self, runs: &[Run], scan: &Scan, tick: &mut dyn FnMut()) -> Result<Vec<String>> {
+    pub fn run(mut self, runs: &[Run], scan: &Scan) -> Result<Vec<String>> {
         let mut number = 0;
         let order = Arc::clone(&self.parts.order);
         for run in runs.iter().filter(|run| order.wants(run)) {
             number = run.first_item.unwrap_or_else(|| number + finished_between(scan, run));
-            match self.feed_run(run, number, tick)? {
+            match self.feed_run(run, number)? {
                 Fed::Whole(next) => number = next,
                 Fed::Enough => break,
             }
@@ -192,9 +196,9 @@ impl Feed {
     }
 
     /// Feeds one run; `number` is that of its first frame.
-    fn feed_run(&mut self, run: &Run, number: u64, tick: &mut dyn FnMut()) -> Result<Fed> {
+    fn feed_run(&mut self, run: &Run, number: u64) -> Result<Fed> {
         let mut current = None;
-        let fed = self.walk(run, number, &mut current, tick);
+        let fed = self.walk(run, number, &mut current);
         // Cut short for a reason that is known: nothing to hold against a segment that was only passed.
         if let (Err(_), Some(Current { segment, fate: Fate::Passed(attempt), .. })) = (&fed, &current) {
             self.explain(*segment, *attempt);
@@ -202,21 +206,11 @@ impl Feed {
         fed
     }
 
-    fn walk(
-        &mut self,
-        run: &Run,
-        mut number: u64,
-        current: &mut Option<Current>,
-        tick: &mut dyn FnMut(),
-    ) -> Result<Fed> {
+    fn walk(&mut self, run: &Run, mut number: u64, current: &mut Option<Current>) -> Result<Fed> {
         let mut previous = self.position(run, number)?;
         loop {
-            let credit = self
-                .parts
-                .credits
-                .acquire(self.parts.frame_bytes, &self.parts.stop)
-                .map_err(|_| ActorError::Cancelled)?;
-            tick();
+            let credit = self.credit()?;
+            self.parts.at.store(number, Ordering::Relaxed);
             fault::numbered("decode:frame", number);
             let Some(frame) = self.decoder.next_frame()? else {
                 self.close(current.take(), None);
@@ -250,6 +244,11 @@ impl Feed {
         }
     }
 
+    fn credit(&self) -> Result<Credit> {
+        let _full = self.progress.waiting_downstream();
+        self.parts.credits.acquire(self.parts.frame_bytes, &self.parts.stop).map_err(|_| ActorError::Cancelled)
+    }
+
     /// Puts the decoder at the beginning of a run and returns the segment before it.
     fn position(&mut self, run: &Run, number: u64) -> Result<Option<SegmentIndex>> {
         match run.resume {
@@ -266,6 +265,7 @@ impl Feed {
     /// Puts an attempt on record and opens the segment, if the pass makes it.
     fn enter(&self, segment: SegmentIndex, previous: Option<SegmentIndex>, first_frame: u64) -> Result<Current> {
         let (order, ledger) = (&self.parts.order, self.parts.segments.ledger());
+        let _storage_or_assembler = self.progress.waiting_downstream();
         let passing = !order.scope.makes(segment);
         let begun = AttemptBegun {
             alone: order.alone() == Some(segment),
@@ -311,6 +311,7 @@ impl Feed {
 
     /// Records that an attempt ended without anything being wrong with its segment.
     fn explain(&self, segment: SegmentIndex, attempt: u32) {
+        let _storage = self.progress.waiting_downstream();
         if let Err(error) = self.parts.segments.ledger().end_attempt(segment, attempt, &AttemptEnd::Preempted) {
             // Unexplained, the attempt counts as a death: harsher than it was, never wrong.
             tracing::warn!(%segment, %error, "the end of an attempt could not be recorded");
@@ -352,6 +353,7 @@ impl Feed {
         let held = self.parts.adopted.get(&id.segment).and_then(|a| a.items.get(&id.index));
         let same = held.filter(|h| h.item.pts == frame.pts && h.item.source == SourceHash(frame.hash));
         let Some(held) = same else { return Ok(None) };
+        let _storage = self.progress.waiting_downstream();
         let bytes = self.parts.segments.read_adopted(held)?;
         let scored = bytes.and_then(|b| packed::from_bytes(&b));
         let (pts, duration, hash) = (frame.pts, frame.duration, frame.hash);

@@ -6,7 +6,7 @@
 //! It ends in the direction of the flow: the feed ends, the pool closes, the scorers end when it is empty, the assemblers when their segments
 //! are whole or never will be.
 
-use crate::assemble::{Assembled, Assembler, AssemblerParts};
+use crate::assemble::{Assembled, Assembler, AssemblerParts, UnderWay};
 use crate::control::PassControl;
 use crate::decode::{DecodeOptions, FrameDecoder};
 use crate::error::{ActorError, Result};
@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+mod hung;
 mod shown;
 
 /// Builds a scorer on the thread that uses it.
@@ -79,12 +80,8 @@ pub struct PassWork {
 /// What a pass did.
 #[derive(Debug, Default)]
 pub struct PassReport {
-    /// Frames in segments that this pass committed, apart from those that came from packs.
-    pub frames_scored: u64,
-    /// Frames in segments that this pass committed and that an earlier one had scored.
-    pub frames_adopted: u64,
-    /// Segments that it committed.
-    pub segments_committed: u64,
+    /// Segments that it committed: the frames of each, and how many of them came from packs.
+    pub committed: BTreeMap<SegmentIndex, (u32, u32)>,
     /// Why segments or the decoder failed, in the order it was seen.
     pub failures: Vec<ActorError>,
     /// What a person should know: replaced scorers, segments that were concealed.
@@ -128,6 +125,9 @@ pub struct Pass<'a> {
     packing: Arc<AtomicBool>,
     frames_done: Arc<AtomicU64>,
     frames_adopted: Arc<AtomicU64>,
+    under_way: Arc<UnderWay>,
+    /// The frame that the decoder is at.
+    decoding: Arc<AtomicU64>,
     report: PassReport,
 }
 
@@ -175,6 +175,8 @@ impl<'a> Pass<'a> {
             packing: Arc::new(AtomicBool::new(true)),
             frames_done: Arc::default(),
             frames_adopted: Arc::default(),
+            under_way: Arc::default(),
+            decoding: Arc::default(),
             report: PassReport::default(),
         }
     }
@@ -215,6 +217,7 @@ impl<'a> Pass<'a> {
             order: Arc::new(self.work.order.clone()),
             frame_bytes: self.work.frame_bytes,
             board: Arc::clone(self.control.board()),
+            at: Arc::clone(&self.decoding),
             stop: self.stop.clone(),
             stop_at_cut: Arc::clone(&self.stop_at_cut),
         };
@@ -242,18 +245,24 @@ impl<'a> Pass<'a> {
             frames_adopted: Arc::clone(&self.frames_adopted),
             packing: Arc::clone(&self.packing),
             give_up: self.give_up.clone(),
+            under_way: Arc::clone(&self.under_way),
             board: Arc::clone(self.control.board()),
             clock: Arc::clone(&self.work.clock),
         };
         // Each thread takes its own share, so that the results end when the last thread does.
         let shares = Mutex::new(vec![parts; self.work.assemblers]);
         let nodes = (0..self.work.assemblers).map(|k| NodeSpec::new(format!("encode-{k}").as_str(), "cpu")).collect();
-        let spec = StageSpec { name: "encode".into(), policy: RestartPolicy::never(), hang_after: None, nodes };
+        let spec = StageSpec {
+            name: "encode".into(),
+            policy: RestartPolicy::never(),
+            hang_after: Some(self.work.hang_after),
+            nodes,
+        };
         let run = move |context: WorkerContext| {
             let Some(parts) = shares.lock().unwrap_or_else(PoisonError::into_inner).pop() else {
                 return ExitReason::Stopped;
             };
-            Assembler::new(parts).run(&mut || context.progress.tick());
+            Assembler::new(parts, &context).run();
             ExitReason::Finished
         };
         Ok(plane.stage(spec, run)?)
@@ -306,15 +315,26 @@ impl<'a> Pass<'a> {
         let run = move |context: WorkerContext| {
             let taken = parts.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some((parts, ended)) = taken else { return ExitReason::Stopped };
-            let options = DecodeOptions { conceal, threads: 1, cancel: parts.stop.clone() };
+            let progress = context.progress.clone();
+            let options = DecodeOptions {
+                conceal,
+                cancel: parts.stop.clone(),
+                progress: progress.clone(),
+                ..DecodeOptions::default()
+            };
             let decoder = FrameDecoder::open(Arc::clone(&blob), &source, options);
-            let fed = decoder.and_then(|d| Feed::new(d, parts).run(&todo.runs, &scan, &mut || context.progress.tick()));
+            let fed = decoder.and_then(|d| Feed::new(d, parts, progress).run(&todo.runs, &scan));
             // The pass may have given up on its feed.
             let _ = ended.send(fed);
             ExitReason::Finished
         };
         let nodes = vec![NodeSpec::new("decode", "cpu")];
-        let spec = StageSpec { name: "decode".into(), policy: RestartPolicy::never(), hang_after: None, nodes };
+        let spec = StageSpec {
+            name: "decode".into(),
+            policy: RestartPolicy::never(),
+            hang_after: Some(self.work.hang_after),
+            nodes,
+        };
         Ok((plane.stage(spec, run)?, feed))
     }
 
@@ -332,7 +352,7 @@ impl<'a> Pass<'a> {
             select! {
                 recv(if ended.feed { &idle_feed } else { &running.feed }) -> fed => {
                     ended.feed = true;
-                    self.feed_ended(fed.unwrap_or_else(|_| Err(ActorError::Codec("the decoder panicked".into()))));
+                    self.feed_ended(fed.unwrap_or_else(|_| Err(self.decoder_crashed("panicked"))));
                 }
                 recv(if ended.scorers { &idle_scorers } else { scorers_ended }) -> _ => {
                     ended.scorers = true;
@@ -346,7 +366,7 @@ impl<'a> Pass<'a> {
                 recv(running.poisoned) -> poisoned => if let Ok(poisoned) = poisoned { condemn(poisoned) },
                 default(LOOK) => {}
             }
-            if self.control.is_late() {
+            if self.has_hung(running) || self.control.is_late() {
                 self.abandon(running);
                 break;
             }
@@ -413,10 +433,8 @@ impl Pass<'_> {
 
     fn segment_ended(&mut self, assembled: Assembled) {
         match assembled {
-            Assembled::Committed { frames, adopted, .. } => {
-                self.report.segments_committed += 1;
-                self.report.frames_scored += u64::from(frames - adopted);
-                self.report.frames_adopted += u64::from(adopted);
+            Assembled::Committed { segment, frames, adopted } => {
+                self.report.committed.insert(segment, (frames, adopted));
             }
             Assembled::Abandoned { segment } => tracing::debug!(%segment, "segment abandoned"),
             Assembled::Failed { segment, error } => {

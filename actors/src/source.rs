@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use restyle_engine::CancelToken;
 use restyle_models::pixels::{Picture, PixelFormat};
 
-use crate::decode::no_frame;
 use crate::decode::packets::{PacketDecoder, Shared};
 use crate::decode::shape::unreadable_format;
 use crate::decode::timeline::{Placed, Timeline};
+use crate::decode::{DecodeOptions, no_frame};
 use crate::error::{ActorError, Result};
 use crate::ffmpeg::decoder::Decoder;
 use crate::ffmpeg::demux::{Demuxer, check_picture_size};
@@ -82,7 +81,7 @@ fn no_video(shown: &str, streams: &[StreamInfo]) -> ActorError {
 fn first_frame(shown: &str, demuxer: Demuxer, stream: usize) -> Result<(Shared, i64, PacketDecoder)> {
     let decoder = Decoder::open(&demuxer, stream, 1)?;
     let timeline = Timeline::new(false, 1);
-    let mut packets = PacketDecoder::new(demuxer, decoder, stream, timeline, CancelToken::new())
+    let mut packets = PacketDecoder::new(demuxer, decoder, stream, timeline, &DecodeOptions::default())
         .with_patience(PACKETS_BEFORE_FIRST_FRAME_MAX);
     while let Some(placed) = packets.next()? {
         if let Placed::Frame { payload, pts, .. } = placed {

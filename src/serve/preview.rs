@@ -73,7 +73,7 @@ impl Seeker<'_> {
     fn decode(&self, location: &str, at: u64, anchor: Option<Anchor>) -> Result<Picture, ServiceError> {
         let blob = Arc::new(Blob::open(&Location::parse(location).map_err(failed)?).map_err(failed)?);
         let source = restyle_actors::probe(&blob).map_err(failed)?;
-        let options = DecodeOptions { conceal: true, threads: 1, cancel: CancelToken::new() };
+        let options = DecodeOptions { conceal: true, ..DecodeOptions::default() };
         let mut decoder = FrameDecoder::open(blob, &source, options).map_err(failed)?;
         if let Some(anchor) = anchor {
             decoder.resume_after(anchor).map_err(failed)?;

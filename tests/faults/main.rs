@@ -13,4 +13,5 @@ mod remote;
 mod scorers;
 mod signals;
 mod sources;
+mod stages;
 mod stores;

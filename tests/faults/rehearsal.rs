@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// Frames of the clip: five seconds, three segments.
 pub(crate) const FRAMES: u64 = 125;
 
+/// Frames of a whole segment of it: two seconds.
+pub(crate) const SEGMENT_FRAMES: u64 = 50;
+
 /// Every scored frame takes so long that a segment takes more than the five seconds that may be lost, so that frames are packed.
 pub(crate) const PACKED: &str = "scorer:before_process=delay(250)";
 

@@ -3,9 +3,10 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use restyle_engine::CancelToken;
+use restyle_engine::{CancelToken, Progress};
 
 use super::timeline::{Arrival, Placed, Timeline};
+use crate::decode::DecodeOptions;
 use crate::error::{ActorError, Result};
 use crate::ffmpeg::AvError;
 use crate::ffmpeg::decoder::Decoder;
@@ -32,6 +33,7 @@ pub(crate) struct PacketDecoder {
     ready: VecDeque<Placed<Shared>>,
     state: State,
     cancel: CancelToken,
+    progress: Progress,
     last_sent: Option<i64>,
     drain_errors: u32,
     packets_read: u64,
@@ -56,7 +58,7 @@ impl PacketDecoder {
         decoder: Decoder,
         stream: usize,
         timeline: Timeline<Shared>,
-        cancel: CancelToken,
+        options: &DecodeOptions,
     ) -> Self {
         demuxer.keep_only(&[stream]);
         Self {
@@ -67,7 +69,8 @@ impl PacketDecoder {
             corrupt: HashSet::new(),
             ready: VecDeque::new(),
             state: State::Reading,
-            cancel,
+            cancel: options.cancel.clone(),
+            progress: options.progress.clone(),
             last_sent: None,
             drain_errors: 0,
             packets_read: 0,
@@ -167,7 +170,9 @@ impl PacketDecoder {
         self.broke_off
     }
 
+    /// Once a packet.
     fn check_cancelled(&self) -> Result<()> {
+        self.progress.tick();
         if self.cancel.is_cancelled() { Err(ActorError::Cancelled) } else { Ok(()) }
     }
 

@@ -21,6 +21,8 @@ const TYPICAL_VIEWS: usize = 12;
 const TYPICAL_STREAM: u64 = u64::MAX - 1;
 /// Total variation below which a picture is taken for flat: a hundred times less than of any stylized photo.
 const FLAT_VARIATION: f32 = 1e-7;
+/// So many flat pictures in a row are no chance.
+const FLAT_VIEWS_MAX: u32 = 8;
 /// Largest shift of the steadying stage, pixels.
 const SHIFT_MAX: i32 = 7;
 /// Largest deviation of its noise, of colours 0..1.
@@ -64,6 +66,8 @@ pub struct Trainer {
     pub(super) adam: Adam,
     pub(super) iteration: u32,
     pub(super) mean: Losses,
+    /// Pictures in a row that came out flat.
+    flat_views: u32,
     features: FeatureNetwork,
     photos: PhotoSet,
     targets: Vec<Tensor>,
@@ -98,7 +102,19 @@ impl Trainer {
         let adam = Adam::new(network.variables(), config.clip);
         let content_floor = typical_energy(&features, &photos, &config)?;
         let mean = Losses::default();
-        Ok(Self { config, network, adam, iteration: 0, mean, features, photos, targets, content_floor, start: None })
+        Ok(Self {
+            config,
+            network,
+            adam,
+            iteration: 0,
+            mean,
+            flat_views: 0,
+            features,
+            photos,
+            targets,
+            content_floor,
+            start: None,
+        })
     }
 
     /// Starts from the weights of a style file; to be called before the first step.
@@ -165,7 +181,9 @@ impl Trainer {
         if !losses.total.is_finite() {
             return Err(TrainError::Diverged { iteration: self.iteration });
         }
-        if losses.variation < FLAT_VARIATION {
+        // A single view may be of a flat sky.
+        self.flat_views = if losses.variation < FLAT_VARIATION { self.flat_views + 1 } else { 0 };
+        if self.flat_views >= FLAT_VIEWS_MAX {
             return Err(TrainError::Collapsed { iteration: self.iteration });
         }
         let gradients = loss.backward()?;
