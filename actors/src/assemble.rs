@@ -132,10 +132,20 @@ impl Assembler {
             drop(waiting);
             let assembled = self.assemble(&open);
             self.parts.under_way.set(&self.node, None);
+            let failed = matches!(assembled, Assembled::Failed { .. });
             if self.parts.results.send(assembled).is_err() {
                 return;
             }
+            if failed {
+                self.discard(&open);
+            }
         }
+    }
+
+    /// Takes what else comes for a segment that failed: frames that nobody takes would keep their credits, and the decoder waiting.
+    fn discard(&self, open: &OpenSegment) {
+        let _waiting = self.progress.waiting_upstream();
+        while open.arrivals.recv(&self.parts.give_up).is_ok() {}
     }
 
     fn assemble(&self, open: &OpenSegment) -> Assembled {
