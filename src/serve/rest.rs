@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn what_is_dear_to_build_and_cheap_to_keep_is_kept_longer() {
-        let worth = |millis, held| worth(Duration::from_millis(millis), held << 20, 16 << 30).as_secs();
+        let worth = |millis, held: u64| worth(Duration::from_millis(millis), held << 20, 16 << 30).as_secs();
         assert_eq!(worth(100, 100), 16);
         assert_eq!(worth(2000, 1024), 32);
         assert_eq!(worth(10, 4096), IDLE_MIN.as_secs());
