@@ -16,6 +16,7 @@ mod jobs;
 mod logs;
 mod metrics;
 mod openapi;
+mod packaging;
 mod tls;
 mod verbs;
 mod webhooks;

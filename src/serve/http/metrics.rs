@@ -63,12 +63,17 @@ pub(super) enum Delivery {
 
 impl Default for HttpMetrics {
     fn default() -> Self {
+        let webhooks = Family::<OutcomeLabels, Counter>::default();
+        for outcome in ["delivered", "given_up", "dropped"] {
+            // From zero on, so that the first one is seen as an increase.
+            drop(webhooks.get_or_create(&OutcomeLabels { outcome }));
+        }
         Self {
             clock: SystemClock::new(),
             requests: Family::default(),
             seconds: Histogram::new(SECONDS),
             open: Gauge::default(),
-            webhooks: Family::default(),
+            webhooks,
         }
     }
 }
