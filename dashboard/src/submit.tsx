@@ -50,7 +50,7 @@ function Form({ routes, styles }: { routes: Route[]; styles: Style[] }) {
   const route = routes.find((one) => one.name === name) ?? routes[0]!;
   const [style, setStyle] = useState<string | null>(null);
   const [file, setFile] = useState<File | null>(null);
-  const [there, setThere] = useState(!route.takes_uploads);
+  const [there, setThere] = useState(false);
   const [share, setShare] = useState<number | null>(null);
   const [trouble, setTrouble] = useState<string | null>(null);
   const sending = useRef<AbortController | null>(null);
@@ -97,7 +97,7 @@ function Form({ routes, styles }: { routes: Route[]; styles: Style[] }) {
             </select>
           </label>
         )}
-        {there || !route.takes_uploads ? (
+        {there ? (
           <label>
             Name inside <code>{route.input}</code>
             <input name="key" placeholder="folder/clip.mp4" autocomplete="off" />
@@ -105,12 +105,10 @@ function Form({ routes, styles }: { routes: Route[]; styles: Style[] }) {
         ) : (
           <FileField file={file} choose={setFile} />
         )}
-        {route.takes_uploads && (
-          <label class="inline">
-            <input type="checkbox" checked={there} onChange={(event) => setThere(event.currentTarget.checked)} /> The
-            video is in the route's input already
-          </label>
-        )}
+        <label class="inline">
+          <input type="checkbox" checked={there} onChange={(event) => setThere(event.currentTarget.checked)} /> The video
+          is in the route's input already
+        </label>
       </fieldset>
       <Gallery styles={styles} chosen={chosen} choose={setStyle} busy={busy} usual={route.style} />
       <Options busy={busy} />

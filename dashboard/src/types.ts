@@ -96,7 +96,6 @@ export interface Route {
   tenant: string;
   input: string;
   output: string;
-  takes_uploads: boolean;
   style: string;
   name_template: string;
   priority: number;

@@ -65,7 +65,6 @@ impl Service {
                 tenant: route.tenant.clone(),
                 input: route.input.to_string(),
                 output: route.output.to_string(),
-                takes_uploads: route.input.folder().is_some(),
                 style: route.style.clone(),
                 name_template: route.name_template.as_str().to_owned(),
                 priority: route.priority,

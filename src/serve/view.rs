@@ -242,8 +242,6 @@ pub struct RouteView {
     pub input: String,
     /// Where results go.
     pub output: String,
-    /// Whether videos can be sent to it by this interface; object stores take them themselves, by a presigned URL.
-    pub takes_uploads: bool,
     /// What they are styled with unless a job says otherwise.
     pub style: String,
     /// How outputs are named.
