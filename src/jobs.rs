@@ -1,6 +1,7 @@
 //! What a work folder holds: every job, how far it is, and what can go.
 
 use crate::error::Error;
+use crate::prepare::Plan;
 use crate::work_store::{WorkPlace, WorkStore};
 use restyle_engine::clock::Clock;
 use restyle_engine::item::JobId;
@@ -24,6 +25,8 @@ pub struct JobSummary {
     pub segments: usize,
     /// Frames that they hold.
     pub frames: u64,
+    /// The number of frames the input is expected to have, once the job is planned.
+    pub frames_about: Option<u64>,
 }
 
 /// What a prune did.
@@ -107,9 +110,13 @@ fn summary(store: &WorkStore, id: JobId) -> Result<JobSummary, Error> {
     let ledger = Ledger::new(store.objects().clone(), id, "list");
     let request = ledger.request()?.map(|s| s.content::<serde_json::Value>()).transpose()?.unwrap_or_default();
     let text = |key: &str| request[key].as_str().unwrap_or("unknown").to_owned();
-    let finished = match ledger.plan()? {
-        Some(plan) => ledger.segments(&plan).scan()?.finished,
-        None => Default::default(),
+    let (finished, frames_about) = match ledger.plan()? {
+        // What an older build planned is counted all the same.
+        Some(plan) => {
+            let about = plan.content::<Plan>().ok().and_then(|plan| plan.source.video.frames_about);
+            (ledger.segments(&plan).scan()?.finished, about)
+        }
+        None => (Default::default(), None),
     };
     let lock = store.try_lock(&id)?;
     let state = match (ledger.out()?, &lock) {
@@ -127,5 +134,6 @@ fn summary(store: &WorkStore, id: JobId) -> Result<JobSummary, Error> {
         output: text("output"),
         segments: finished.len(),
         frames: finished.values().map(|h| u64::from(h.items)).sum(),
+        frames_about,
     })
 }

@@ -340,6 +340,9 @@ pub(crate) enum JobsVerb {
         /// Work store: a folder or a storage URL
         #[arg(long, value_name = "PLACE")]
         work_dir: Option<PathBuf>,
+        /// Show them and how far they are until told to end
+        #[arg(long, conflicts_with = "json")]
+        watch: bool,
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,

@@ -92,7 +92,7 @@ pub(crate) struct ListArgs {
     /// Jobs at most, the newest first
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: u32,
-    /// Show them again every two seconds until told to end
+    /// Show them and how far they are until told to end
     #[arg(long, conflicts_with = "json")]
     pub(crate) watch: bool,
     /// Print one JSON object a line

@@ -2,13 +2,18 @@
 
 use super::args::JobsVerb;
 use super::output;
+use super::watch::{of_ledger, watch};
 use crate::error::Error;
 use crate::jobs::{JobSummary, list, prune};
 use crate::work_store::WorkPlace;
 
 pub(super) fn jobs(verb: JobsVerb) -> Result<(), Error> {
     match verb {
-        JobsVerb::List { work_dir, json } => {
+        JobsVerb::List { work_dir, watch: true, .. } => {
+            let place = WorkPlace::parse(work_dir.as_deref())?;
+            watch(|| Ok(list(place.clone())?.iter().map(of_ledger).collect()))
+        }
+        JobsVerb::List { work_dir, json, .. } => {
             for job in list(WorkPlace::parse(work_dir.as_deref())?)? {
                 if json { output::write_json(&job)? } else { output::write(&line(&job))? }
             }

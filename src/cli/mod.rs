@@ -25,6 +25,7 @@ mod submit;
 mod token;
 #[cfg(feature = "train")]
 mod train;
+mod watch;
 
 use crate::error::Error;
 use args::{Cli, Verb};

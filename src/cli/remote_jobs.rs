@@ -3,13 +3,10 @@
 use super::client::{Client, escaped};
 use super::client_args::{JobArgs, ListArgs, LogsArgs, NodeVerb};
 use super::output;
+use super::watch::{of_service, watch};
 use crate::error::{Error, ErrorKind};
-use restyle_engine::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
-use std::time::Duration;
 
-/// How often `--watch` looks.
-const WATCH: Duration = Duration::from_secs(2);
 /// Jobs that the service lists at once.
 const PAGE: u32 = 500;
 
@@ -72,13 +69,7 @@ pub(super) fn list(args: &ListArgs) -> Result<(), Error> {
             false => output::write(&line(job)),
         });
     }
-    let clock = SystemClock::new();
-    loop {
-        let text: String = jobs(&client, args)?.iter().map(line).collect();
-        // Home, and what was there before is gone: plain enough for every terminal.
-        output::write(&format!("\x1b[H\x1b[2J{}", if text.is_empty() { "no jobs\n" } else { &text }))?;
-        clock.sleep(WATCH);
-    }
+    watch(|| Ok(jobs(&client, args)?.iter().map(of_service).collect()))
 }
 
 fn jobs(client: &Client, args: &ListArgs) -> Result<Vec<Value>, Error> {

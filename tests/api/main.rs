@@ -19,4 +19,5 @@ mod openapi;
 mod packaging;
 mod tls;
 mod verbs;
+mod watch;
 mod webhooks;
