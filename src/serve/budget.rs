@@ -165,7 +165,7 @@ mod tests {
         let fit = |available| fitting(&needs, vec![4, 4], |need| need.have, available);
         assert_eq!(fit(600), [4, 4]);
         assert_eq!(fit(500), [3, 4]);
-        assert_eq!(fit(300), [1, 4], "what works already needs nothing new");
+        assert_eq!(fit(300), [2, 3], "what works already needs nothing new, and the rest is shared");
         assert_eq!(fit(0), [1, 2], "one each, whatever happens");
         let unknown = [Need { node_bytes: None, ..need("r", 1, 8, 8) }];
         assert_eq!(fitting(&unknown, vec![4], |_| 0, 0), [4]);
