@@ -398,6 +398,9 @@ impl Inner {
 
     fn happen_inner(&self, entry: &Entry, what: Transition, anyway: bool) -> Result<(), ServiceError> {
         let _one = lock(&entry.recording);
+        if !self.jobs().by_key.contains_key(&entry.key) {
+            return Err(ServiceError::not_found(format!("there is no job {} any more", entry.key.1)));
+        }
         let before = entry.lock().record.clone();
         let happening = Happening { at: time::now(&*self.clock), what };
         let mut after = before.clone();
