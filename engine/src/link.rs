@@ -295,6 +295,14 @@ impl<T> LinkReceiver<T> {
     }
 }
 
+impl<T> Drop for LinkReceiver<T> {
+    /// Drops what still waits in the link: the channel itself would keep it until the last sender goes, and a sender may
+    /// be waiting for the very credits that lie in there. What is sent at this very moment may stay: a message a sender.
+    fn drop(&mut self) {
+        while self.channel.try_recv().is_ok() {}
+    }
+}
+
 impl<T> fmt::Debug for LinkReceiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LinkReceiver").field(&self.stats()).finish()
@@ -345,6 +353,16 @@ mod tests {
         let (sender, receiver) = link("test", 1);
         drop(receiver);
         assert_eq!(sender.send("text", &CancelToken::new()).unwrap_err().into_inner(), "text");
+    }
+
+    #[test]
+    fn what_waits_goes_with_the_receiver_while_a_sender_lives() {
+        let (sender, receiver) = link("test", 2);
+        let credit = Arc::new(());
+        sender.try_send(Arc::clone(&credit)).unwrap();
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&credit), 1);
+        assert!(matches!(sender.try_send(credit), Err(SendError::Closed(_))));
     }
 
     #[test]
