@@ -275,7 +275,9 @@ impl<F: Files> ObjectStore for FolderStore<F> {
             Ok(file)
         };
         match open() {
-            Ok(file) => Ok(Some(Box::new(FolderLog { store: self.clone(), file, path, key: key.to_owned() }))),
+            Ok(file) => {
+                Ok(Some(Box::new(FolderLog { store: self.clone(), file, bytes: 0, path, key: key.to_owned() })))
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(log_exists(key)),
             Err(error) => Err(store_error(StoreOperation::Append, key, &error)),
         }
@@ -286,6 +288,7 @@ impl<F: Files> ObjectStore for FolderStore<F> {
 struct FolderLog<F: Files> {
     store: FolderStore<F>,
     file: F::Open,
+    bytes: u64,
     path: PathBuf,
     key: String,
 }
@@ -298,8 +301,22 @@ impl<F: Files> FolderLog<F> {
 
 impl<F: Files> ObjectLog for FolderLog<F> {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let appended = self.store.shared.files.append(&mut self.file, bytes);
-        appended.map_err(|error| self.error(&error))
+        let files = &self.store.shared.files;
+        let Err(error) = files.append(&mut self.file, bytes) else {
+            self.bytes += bytes.len() as u64;
+            return Ok(());
+        };
+        let failed = self.error(&error);
+        if failed.kind() != StoreErrorKind::DiskFull {
+            return Err(failed);
+        }
+        // Part of it may have had room. Without it the log is as it was, and the same bytes can be added later.
+        match files.truncate(&mut self.file, self.bytes) {
+            Ok(()) => Err(failed),
+            Err(error) => {
+                Err(StoreError::new(StoreOperation::Append, StoreErrorKind::Other, &self.key, error.to_string()))
+            }
+        }
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {

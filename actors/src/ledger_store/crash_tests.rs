@@ -204,6 +204,13 @@ impl Files for CrashFiles {
         })
     }
 
+    fn truncate(&self, file: &mut usize, bytes: u64) -> io::Result<()> {
+        self.change(|disk| {
+            disk.inodes[*file].bytes.truncate(bytes as usize);
+            Ok(())
+        })
+    }
+
     fn sync_data(&self, file: &mut usize) -> io::Result<()> {
         self.change(|disk| {
             let inode = &mut disk.inodes[*file];

@@ -31,6 +31,8 @@ pub(super) trait Files: Send + Sync + 'static {
     fn create_new(&self, path: &Path) -> io::Result<Self::Open>;
     /// Adds bytes at the end.
     fn append(&self, file: &mut Self::Open, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts a file to so many bytes; the next are added there.
+    fn truncate(&self, file: &mut Self::Open, bytes: u64) -> io::Result<()>;
     /// Makes the bytes of a file durable.
     fn sync_data(&self, file: &mut Self::Open) -> io::Result<()>;
     /// Gives a file a further name, or else its only name, if that is free. Never replaces.
@@ -114,6 +116,10 @@ impl Files for SystemFiles {
 
     fn append(&self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
+    }
+
+    fn truncate(&self, file: &mut File, bytes: u64) -> io::Result<()> {
+        file.set_len(bytes)
     }
 
     fn sync_data(&self, file: &mut File) -> io::Result<()> {

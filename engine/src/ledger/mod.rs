@@ -57,7 +57,7 @@ pub use object::{ObjectKind, Rejection};
 pub use pack::PackedItem;
 pub use packs::{Adopted, AdoptedItem, PackPolicy, PackWriter};
 pub use plan::Statement;
-pub use retry::{RetryPolicy, RetryStats, RetryStore};
+pub use retry::{RetryPolicy, RetryStats, RetryStore, Room};
 pub use schedule::{NextPass, PassScope, Schedule};
 pub use segments::{LoadedSegment, Scan, SegmentLedger};
 pub use store::{

@@ -104,6 +104,8 @@ pub struct ReadPack {
     pub items: Vec<PlacedItem>,
     /// Bytes that belong to no good item: cut off by a death, or altered.
     pub bytes_lost: usize,
+    /// Those of them that lie before a good item: no death cuts there, so they were altered.
+    pub bytes_altered: usize,
 }
 
 /// Reads the good items of a pack, sealed or not.
@@ -125,7 +127,9 @@ pub fn read_pack(bytes: &[u8], plan: &Digest) -> Result<ReadPack, Rejection> {
     let seal = *blake3::hash(head).as_bytes();
     let items = read_items(bytes, head_end, &seal);
     let bytes_used: usize = items.iter().map(|item| item.place.len()).sum();
-    Ok(ReadPack { header, seal, items, bytes_lost: bytes.len() - head_end - bytes_used })
+    let good_end = items.last().map_or(head_end, |item| item.place.end);
+    let (bytes_lost, bytes_altered) = (bytes.len() - head_end - bytes_used, good_end - head_end - bytes_used);
+    Ok(ReadPack { header, seal, items, bytes_lost, bytes_altered })
 }
 
 /// The payload of an entry read alone, if it still is this item of this pack.

@@ -63,6 +63,17 @@ pub struct Adopted {
     pub rejected: Vec<(String, Rejection)>,
     /// Bytes in packs that belong to no good item.
     pub bytes_lost: u64,
+    /// Packs of which some items were altered and the others are good.
+    pub altered: Vec<String>,
+}
+
+impl Adopted {
+    /// The packs that were cut short at their head or altered, wholly or in part. One that its writer's death cut at its
+    /// end is as it must be.
+    pub fn damaged(&self) -> impl Iterator<Item = &str> {
+        let rejected = self.rejected.iter().filter(|(_, rejection)| matches!(rejection, Rejection::Damaged(_)));
+        rejected.map(|(key, _)| key.as_str()).chain(self.altered.iter().map(String::as_str))
+    }
 }
 
 impl SegmentLedger {
@@ -116,6 +127,9 @@ impl Adopted {
             Err(rejection) => return self.rejected.push((key.to_owned(), rejection)),
         };
         self.bytes_lost += pack.bytes_lost as u64;
+        if pack.bytes_altered > 0 {
+            self.altered.push(key.to_owned());
+        }
         for placed in pack.items {
             let adopted = AdoptedItem {
                 item: placed.item,
@@ -132,8 +146,10 @@ impl Adopted {
 /// Puts finished items of one segment into packs. Belongs to the thread that consumes the items.
 ///
 /// After an error the open pack is left as it is, what of it is good will be adopted, and the next
-/// item begins another. Dropping the writer does the same: only [`PackWriter::seal`] makes the last
-/// items durable against a power loss, or at all on a store without logs.
+/// item begins another. A log that cannot be synced or sealed for want of room is left in the same way
+/// and is no error: it outlives the process, and the next write is where room is waited for. Dropping the
+/// writer does the same: only [`PackWriter::seal`] makes the last items durable against a power loss, or
+/// at all on a store without logs.
 pub struct PackWriter {
     segments: SegmentLedger,
     segment: SegmentIndex,
@@ -175,9 +191,10 @@ impl PackWriter {
             PackBody::Log(_) if full => self.close(pack),
             PackBody::Buffer(_) if full || waited >= self.policy.loss_max => self.close(pack),
             PackBody::Log(log) if waited >= self.policy.sync_every => {
-                log.sync()?;
-                self.items_durable += std::mem::take(&mut pack.items_waiting);
-                self.open = Some(pack);
+                if had_room(log.sync())?.is_some() {
+                    self.items_durable += std::mem::take(&mut pack.items_waiting);
+                    self.open = Some(pack);
+                }
                 Ok(())
             }
             _ => {
@@ -229,7 +246,11 @@ impl PackWriter {
         match body {
             // A sealed pack of this name stands: the log keeps its open name, under which it is
             // adopted just as well.
-            PackBody::Log(log) => log.seal(&key(&name)).map(|_| ())?,
+            PackBody::Log(log) => {
+                if had_room(log.seal(&key(&name)))?.is_none() {
+                    return Ok(());
+                }
+            }
             PackBody::Buffer(bytes) => {
                 while create_own(store, &key(&name), &bytes)? == Creation::Exists {
                     name.generation = name.generation.next();
@@ -238,6 +259,17 @@ impl PackWriter {
         }
         self.items_durable += items_waiting;
         Ok(())
+    }
+}
+
+/// `None` where there was no room.
+fn had_room<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match done {
+        Err(error) if error.kind() == StoreErrorKind::DiskFull => {
+            tracing::debug!(%error, "no room to make a pack durable; what is in it outlives this process");
+            Ok(None)
+        }
+        done => done.map(Some),
     }
 }
 

@@ -45,6 +45,12 @@ impl Scan {
         self.count(|rejection| matches!(rejection, Rejection::Damaged(_)))
     }
 
+    /// The objects that were cut short or altered.
+    pub fn damaged_keys(&self) -> impl Iterator<Item = &str> {
+        let damaged = self.rejected.iter().filter(|(_, rejection)| matches!(rejection, Rejection::Damaged(_)));
+        damaged.map(|(key, _)| key.as_str())
+    }
+
     /// How many objects were whole but belong elsewhere.
     pub fn foreign(&self) -> u32 {
         self.count(|rejection| matches!(rejection, Rejection::Foreign(_)))

@@ -70,7 +70,8 @@ pub trait ObjectStore: Send + Sync {
 /// A killed process leaves every appended byte; a machine that loses power leaves at least what was
 /// synced, and after it any part of the rest.
 pub trait ObjectLog: Send {
-    /// Adds bytes at the end. After an error the tail is undefined and the log must be abandoned.
+    /// Adds bytes at the end. `DiskFull` leaves the log as it was, so that the same bytes may be added once there is room;
+    /// after any other error the tail is undefined and the log must be abandoned.
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// Makes everything appended so far durable.

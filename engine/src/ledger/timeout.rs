@@ -17,6 +17,9 @@ use super::store::{Creation, ObjectEntry, ObjectLog, ObjectStore, StoreError, St
 /// Lanes where nothing else is said.
 pub const LANES_MAX: usize = 8;
 
+/// The slowest disk that time is allowed for: a call that writes gets a second more for every so many bytes.
+const BYTES_PER_SECOND_MIN: usize = 1 << 20;
+
 type Work = Box<dyn FnOnce() + Send>;
 /// Work that is taken by a lane, or taken back by who no longer waits for it.
 type Task = Arc<Mutex<Option<Work>>>;
@@ -44,7 +47,8 @@ struct Count {
 }
 
 impl TimeoutStore {
-    /// Wraps a store; every call gets `timeout` of real time, the wait for a lane included.
+    /// Wraps a store; every call gets `timeout` of real time, the wait for a lane included, and a call that writes a
+    /// second more for every MiB.
     ///
     /// # Panics
     /// If there is to be no lane.
@@ -57,11 +61,15 @@ impl TimeoutStore {
     fn call<T: Send + 'static>(
         &self,
         operation: StoreOperation,
-        key: &str,
+        (key, written_bytes): (&str, usize),
         work: impl FnOnce(&dyn ObjectStore) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
-        self.lanes.call(operation, key, self.timeout, move || work(&*inner))
+        self.lanes.call(operation, key, self.time_for(written_bytes), move || work(&*inner))
+    }
+
+    fn time_for(&self, written_bytes: usize) -> Duration {
+        self.timeout + Duration::from_secs((written_bytes / BYTES_PER_SECOND_MIN) as u64)
     }
 }
 
@@ -128,27 +136,27 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl ObjectStore for TimeoutStore {
     fn create(&self, key: &str, bytes: &[u8]) -> Result<Creation, StoreError> {
         let (owned, bytes) = (key.to_owned(), bytes.to_vec());
-        self.call(StoreOperation::Create, key, move |store| store.create(&owned, &bytes))
+        self.call(StoreOperation::Create, (key, bytes.len()), move |store| store.create(&owned, &bytes))
     }
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let owned = key.to_owned();
-        self.call(StoreOperation::Get, key, move |store| store.get(&owned))
+        self.call(StoreOperation::Get, (key, 0), move |store| store.get(&owned))
     }
     fn get_range(&self, key: &str, offset: u64, bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let owned = key.to_owned();
-        self.call(StoreOperation::Get, key, move |store| store.get_range(&owned, offset, bytes))
+        self.call(StoreOperation::Get, (key, 0), move |store| store.get_range(&owned, offset, bytes))
     }
     fn list(&self, prefix: &str) -> Result<Vec<ObjectEntry>, StoreError> {
         let owned = prefix.to_owned();
-        self.call(StoreOperation::List, prefix, move |store| store.list(&owned))
+        self.call(StoreOperation::List, (prefix, 0), move |store| store.list(&owned))
     }
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         let owned = key.to_owned();
-        self.call(StoreOperation::Delete, key, move |store| store.delete(&owned))
+        self.call(StoreOperation::Delete, (key, 0), move |store| store.delete(&owned))
     }
     fn open_log(&self, key: &str) -> Result<Option<Box<dyn ObjectLog>>, StoreError> {
         let owned = key.to_owned();
-        let log = self.call(StoreOperation::Append, key, move |store| store.open_log(&owned))?;
+        let log = self.call(StoreOperation::Append, (key, 0), move |store| store.open_log(&owned))?;
         Ok(log.map(|log| {
             let log = Arc::new(Mutex::new(Some(log)));
             Box::new(TimeoutLog { store: self.clone(), log, key: key.to_owned(), lost: false }) as Box<dyn ObjectLog>
@@ -167,6 +175,7 @@ struct TimeoutLog {
 impl TimeoutLog {
     fn call<T: Send + 'static>(
         &mut self,
+        written_bytes: usize,
         work: impl FnOnce(Box<dyn ObjectLog>) -> (Option<Box<dyn ObjectLog>>, Result<T, StoreError>) + Send + 'static,
     ) -> Result<T, StoreError> {
         let key = self.key.clone();
@@ -176,13 +185,15 @@ impl TimeoutLog {
             return Err(gone());
         }
         let log = self.log.clone();
-        let called = self.store.lanes.call(StoreOperation::Append, &self.key, self.store.timeout, move || {
+        let time = self.store.time_for(written_bytes);
+        let called = self.store.lanes.call(StoreOperation::Append, &self.key, time, move || {
             let taken = lock(&log).take().ok_or_else(gone)?;
             let (kept, done) = work(taken);
             *lock(&log) = kept;
             done
         });
-        self.lost = called.is_err();
+        // Any other failure came back with the log, which knows best whether it can go on.
+        self.lost = called.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Timeout);
         called
     }
 }
@@ -190,14 +201,14 @@ impl TimeoutLog {
 impl ObjectLog for TimeoutLog {
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let bytes = bytes.to_vec();
-        self.call(move |mut log| {
+        self.call(bytes.len(), move |mut log| {
             let done = log.append(&bytes);
             (Some(log), done)
         })
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.call(|mut log| {
+        self.call(0, |mut log| {
             let done = log.sync();
             (Some(log), done)
         })
@@ -205,7 +216,7 @@ impl ObjectLog for TimeoutLog {
 
     fn seal(mut self: Box<Self>, key: &str) -> Result<Creation, StoreError> {
         let key = key.to_owned();
-        self.call(move |log| (None, log.seal(&key)))
+        self.call(0, move |log| (None, log.seal(&key)))
     }
 }
 
@@ -264,6 +275,23 @@ mod tests {
         faulty.release();
         assert_eq!(log.append(b"2").unwrap_err().kind(), StoreErrorKind::Timeout);
         assert_eq!(log.seal("m").unwrap_err().kind(), StoreErrorKind::Timeout);
+    }
+
+    #[test]
+    fn a_log_without_room_goes_on_when_there_is_some() {
+        let (_, store) = hanging("append:l@1=before(full)", LONG, 2);
+        let mut log = store.open_log("l").unwrap().unwrap();
+        assert_eq!(log.append(b"1").unwrap_err().kind(), StoreErrorKind::DiskFull);
+        log.append(b"1").unwrap();
+        log.seal("m").unwrap();
+        assert_eq!(store.get("m").unwrap().unwrap(), b"1");
+    }
+
+    #[test]
+    fn what_is_large_has_time_to_be_written() {
+        let (_, store) = hanging("", SHORT, 1);
+        assert_eq!(store.time_for(1000), SHORT);
+        assert_eq!(store.time_for(30 << 20), SHORT + Duration::from_secs(30));
     }
 
     struct Panics;
