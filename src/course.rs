@@ -1,20 +1,25 @@
 //! Decides what the next pass makes, and gives up what kills its process again and again.
 
 use crate::error::{Error, ErrorKind};
+use restyle_actors::ActorError;
 use restyle_actors::feed::PassOrder;
 use restyle_actors::pass::PassReport;
 use restyle_engine::item::{ItemIndex, SegmentIndex};
 use restyle_engine::ledger::{
     Adopted, AttemptEnd, Ledger, NextPass, PassScope, Quarantine, Scan, Schedule, SegmentHistory, Verdict,
 };
+use restyle_engine::stage::Status;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Passes without a single new segment after which a job is given up: what failed three times the same way will fail again.
-pub(crate) const BARREN_PASSES_MAX: u32 = 3;
+const BARREN_PASSES_MAX: u32 = 3;
 
 /// The passes of one run of a job.
 pub(crate) struct Course<'a> {
     ledger: &'a Ledger,
+    /// Writers that are known to be dead: all that had begun anything before this process took the job, except one that
+    /// was only taken for gone. Whoever comes later works beside this process, having taken the job from it.
+    dead: BTreeSet<String>,
     /// What the last pass over everything else held back; `None` before the first.
     held_back: Option<BTreeSet<SegmentIndex>>,
     barren: u32,
@@ -24,13 +29,18 @@ pub(crate) struct Course<'a> {
 pub(crate) type Packed = BTreeMap<SegmentIndex, Adopted>;
 
 impl<'a> Course<'a> {
-    /// Begins a run that a person asked for: what was given up before is tried again.
+    /// Begins a run that a person asked for: what was given up before is tried again. `taken_from` is the writer that the
+    /// job was taken from without knowing that it is dead.
     ///
     /// # Errors
     /// The store's.
-    pub(crate) fn begin(ledger: &'a Ledger) -> Result<Self, Error> {
+    pub(crate) fn begin(ledger: &'a Ledger, taken_from: Option<&str>) -> Result<Self, Error> {
         ledger.lift_quarantines()?;
+        let mut dead = BTreeSet::new();
         for (segment, history) in ledger.histories()? {
+            let writers = history.attempts.iter().filter_map(|a| a.begun.as_ref()).map(|begun| &begun.writer);
+            let is_dead = |writer: &&String| *writer != ledger.writer() && Some(writer.as_str()) != taken_from;
+            dead.extend(writers.filter(is_dead).cloned());
             // Failures that were explained were also reported; the one who runs again has read them.
             let is_explained = matches!(
                 history.attempts.last().and_then(|a| a.end.as_ref()),
@@ -40,7 +50,7 @@ impl<'a> Course<'a> {
                 ledger.forget_attempts(segment, &history)?;
             }
         }
-        Ok(Self { ledger, held_back: None, barren: 0 })
+        Ok(Self { ledger, dead, held_back: None, barren: 0 })
     }
 
     /// Passes in a row without a single new segment.
@@ -57,8 +67,7 @@ impl<'a> Course<'a> {
         let frames_finished = scan.finished.values().map(|h| u64::from(h.items)).sum::<u64>() + frames_packed;
         let histories = self.ledger.histories()?;
         let is_finished = |segment: SegmentIndex| scan.finished.contains_key(&segment);
-        // The job's lock is held, so nobody but this process works on it.
-        let is_alive = |writer: &str| writer == self.ledger.writer();
+        let is_alive = |writer: &str| !self.dead.contains(writer);
         let schedule = Schedule::of(&histories, is_finished, frames_finished, is_alive);
         let stuck = self.barren >= BARREN_PASSES_MAX;
         match schedule.next(self.held_back.as_ref(), is_finished) {
@@ -114,4 +123,77 @@ fn named(quarantine: &Quarantine, packed: Option<&Adopted>) -> Quarantine {
         quarantine.items.extend((0..=u32::MAX).map(ItemIndex).find(is_missing));
     }
     quarantine
+}
+
+/// Decides whether a job goes on after a pass: not when it was told to stop, nor when the same thing fails again and again.
+pub(crate) fn verdict(report: PassReport, barren: u32) -> Option<Error> {
+    if report.interrupted {
+        return Some(interrupted());
+    }
+    let worth_another = |e: &ActorError| e.status() == Status::Transient;
+    let (passing, lasting): (Vec<_>, Vec<_>) = report.failures.into_iter().partition(worth_another);
+    let mut failures = lasting.into_iter().chain(passing.into_iter().filter(|_| barren >= BARREN_PASSES_MAX));
+    let Some(first) = failures.next() else {
+        let stuck = "pass after pass ended without a new segment and without an error: this is a bug in restyle";
+        return (barren >= BARREN_PASSES_MAX).then(|| Error::new(ErrorKind::JobFailed, stuck));
+    };
+    let mut frames = first.frames().to_vec();
+    frames.extend(failures.flat_map(|e| e.frames().to_vec()));
+    frames.sort_unstable();
+    frames.dedup();
+    Some(Error::from(first).with_frames(frames))
+}
+
+/// What ends a job that was told to stop.
+pub(crate) fn interrupted() -> Error {
+    Error::new(ErrorKind::Interrupted, "stopped before the end; the same command goes on from here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use restyle_engine::item::JobId;
+    use restyle_engine::ledger::{AttemptBegun, MemoryStore};
+    use std::sync::Arc;
+
+    fn ledger(store: &Arc<MemoryStore>, writer: &str) -> Ledger {
+        Ledger::new(Arc::clone(store) as Arc<_>, JobId::new([7; 32]), writer)
+    }
+
+    fn attempts(store: &Arc<MemoryStore>, writers: &[&str]) {
+        for writer in writers {
+            ledger(store, writer).begin(SegmentIndex(0), &AttemptBegun::new(*writer, 0)).unwrap();
+        }
+    }
+
+    /// Whether the segment may run with others, to a process that took the job from `taken_from`.
+    fn is_trusted(before: &[&str], taken_from: Option<&str>, later: &[&str]) -> bool {
+        let store = Arc::new(MemoryStore::new());
+        attempts(&store, before);
+        let own = ledger(&store, "own");
+        let course = Course::begin(&own, taken_from).unwrap();
+        attempts(&store, later);
+        let order = course.next(&Scan::default(), &Packed::new()).unwrap();
+        match order.scope {
+            PassScope::Together { held_back } => held_back.is_empty(),
+            PassScope::Alone(_) => false,
+        }
+    }
+
+    #[test]
+    fn deaths_before_the_job_was_taken_count() {
+        assert!(is_trusted(&["a"], None, &[]));
+        assert!(!is_trusted(&["a", "b"], None, &[]));
+    }
+
+    #[test]
+    fn a_writer_that_was_only_taken_for_gone_did_not_die() {
+        assert!(is_trusted(&["a", "b"], Some("b"), &[]));
+        assert!(!is_trusted(&["a", "b", "c"], Some("c"), &[]), "those before it did");
+    }
+
+    #[test]
+    fn writers_that_come_later_work_beside_this_process() {
+        assert!(is_trusted(&["a"], None, &["own", "later", "later"]));
+    }
 }

@@ -2,14 +2,14 @@
 
 use crate::calibrate::{self, Calibrated};
 use crate::config::Config;
-use crate::course::{BARREN_PASSES_MAX, Course, Packed};
+use crate::course::{Course, Packed, interrupted, verdict};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Finished, NodeEvent, Planned, Progress};
 use crate::job::{Job, Overwrite};
 use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
 use crate::scorers::{self, Blueprint, Shelf};
-use crate::work_store::{WorkLock, WorkPlace, WorkStore};
+use crate::work_store::{TellWait, WorkLock, WorkPlace, WorkStore};
 use crate::workers;
 use crossbeam_channel::Sender;
 use restyle_actors::ActorError;
@@ -23,10 +23,9 @@ use restyle_actors::writer::{SegmentWriter, VideoWriter};
 use restyle_engine::clock::Clock;
 use restyle_engine::fault;
 use restyle_engine::item::SegmentIndex;
-use restyle_engine::ledger::{Ledger, PublishedOutput, Scan, SegmentLedger};
-use restyle_engine::stage::Status;
+use restyle_engine::ledger::{Adopted, Ledger, PublishedOutput, Scan, SegmentLedger};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +37,7 @@ pub(crate) struct Drive {
     config: Config,
     clock: Arc<dyn Clock>,
     control: PassControl,
-    events: Sender<Event>,
+    events: Arc<Sender<Event>>,
     shelf: Option<Arc<Shelf>>,
     id: Option<String>,
 }
@@ -62,7 +61,7 @@ struct Opened {
     folder: PathBuf,
     store: WorkStore,
     ledger_time: Spent,
-    _lock: WorkLock,
+    lock: WorkLock,
 }
 
 /// How often a job goes back to scoring because a segment was damaged or lost before it was joined.
@@ -88,6 +87,8 @@ struct Tally {
     frames_rescored: u64,
     segments_reused: u64,
     frames_reused: u64,
+    /// Objects of the store that were passed over, by their keys.
+    damaged: BTreeSet<String>,
 }
 
 impl Tally {
@@ -99,7 +100,7 @@ impl Tally {
 
 impl Drive {
     pub(crate) fn new(config: Config, clock: Arc<dyn Clock>, control: PassControl, events: Sender<Event>) -> Self {
-        Self { config, clock, control, events, shelf: None, id: None }
+        Self { config, clock, control, events: Arc::new(events), shelf: None, id: None }
     }
 
     /// Takes networks from a shelf and puts them back there.
@@ -110,6 +111,11 @@ impl Drive {
     /// Returns the job's id once it is known.
     pub(crate) fn job_id(&self) -> Option<String> {
         self.id.clone()
+    }
+
+    /// Whether an error only says that a wait for a store was ended by being told to stop.
+    pub(crate) fn is_cut_short(&self, error: &Error) -> bool {
+        self.control.is_draining() && matches!(error.kind(), ErrorKind::DiskFull | ErrorKind::Storage)
     }
 
     /// Tells a plan for which nothing has been done yet.
@@ -163,11 +169,15 @@ impl Drive {
 
     /// Takes the job for this process alone: waits while another one works on it.
     fn claim(&self, prepared: &Prepared) -> Result<Claimed, Error> {
-        let store = WorkStore::open(&WorkPlace::from(&self.config), self.control.token())?;
-        let lock = self.lock(&store, prepared)?;
+        let store = WorkStore::open(&WorkPlace::from(&self.config), self.control.token(), self.teller())?;
+        let writer = crate::jobs::writer_name(&*self.clock);
+        let lock = self.lock(&store, prepared, &writer)?;
+        if self.config.collects {
+            store.watch_leases();
+        }
         let folder = store.job_folder(&prepared.id);
         let (timed, ledger_time) = TimedStore::new(Arc::clone(store.objects()), Arc::clone(&self.clock));
-        let ledger = Ledger::new(Arc::new(timed), prepared.id, crate::jobs::writer_name(&*self.clock));
+        let ledger = Ledger::new(Arc::new(timed), prepared.id, writer);
         Ok(Claimed { ledger, folder, store, ledger_time, lock })
     }
 
@@ -200,21 +210,12 @@ impl Drive {
         if let Some(message) = calibrated.as_ref().and_then(|c| c.warning.as_deref()) {
             self.warn(message);
         }
-        Ok(Opened {
-            segments: ledger.segments(&stated),
-            ledger,
-            plan,
-            calibrated,
-            folder,
-            store,
-            ledger_time,
-            _lock: lock,
-        })
+        Ok(Opened { segments: ledger.segments(&stated), ledger, plan, calibrated, folder, store, ledger_time, lock })
     }
 
-    fn lock(&self, store: &WorkStore, prepared: &Prepared) -> Result<WorkLock, Error> {
+    fn lock(&self, store: &WorkStore, prepared: &Prepared, writer: &str) -> Result<WorkLock, Error> {
         let tell = |holder: &str| self.warn(&format!("{holder} works on this job: waiting for it"));
-        store.lock_blocking(&prepared.id, self.control.token(), tell)?.ok_or_else(interrupted)
+        store.lock_blocking(&prepared.id, writer, self.control.token(), tell)?.ok_or_else(interrupted)
     }
 
     /// Scores what is missing and publishes; where a segment is damaged or gone when they are joined, it is made again.
@@ -243,10 +244,11 @@ impl Drive {
     fn score_everything(&self, opened: &Opened, prepared: &Prepared, tally: &mut Tally) -> Result<Arc<Scan>, Error> {
         let log = Arc::new(ScoredLog::open(&opened.folder)?);
         let mut scan = Arc::new(opened.segments.scan()?);
-        let mut course = Course::begin(&opened.ledger)?;
+        let mut course = Course::begin(&opened.ledger, opened.lock.taken_from())?;
         for (key, rejection) in &scan.rejected {
             self.warn(&format!("{key} is not used: {rejection}"));
         }
+        tally.damaged.extend(scan.damaged_keys().map(str::to_owned));
         let todo = scan.todo()?;
         tally.segments_reused = u64::from(todo.segments_finished);
         tally.frames_reused = todo.items_finished;
@@ -257,6 +259,7 @@ impl Drive {
                 return Err(interrupted());
             }
             let packed = Arc::new(self.adopt(opened, &scan)?);
+            tally.damaged.extend(packed.values().flat_map(Adopted::damaged).map(str::to_owned));
             let order = course.next(&scan, &packed)?;
             if let Some(segment) = order.alone() {
                 self.warn(&format!("segment {segment} runs alone: processes died while they worked on it"));
@@ -370,6 +373,8 @@ impl Drive {
             blake3: output.blake3.to_string(),
             nothing_to_do: true,
             ledger_seconds: claimed.ledger_time.total().as_secs_f64(),
+            storage_full_waits: claimed.store.full_waits(),
+            objects_damaged: 0,
         })
     }
 
@@ -396,6 +401,8 @@ impl Drive {
             blake3: output.blake3.to_string(),
             nothing_to_do: false,
             ledger_seconds: opened.ledger_time.total().as_secs_f64(),
+            storage_full_waits: opened.store.full_waits(),
+            objects_damaged: tally.damaged.len() as u64,
         })
     }
 
@@ -410,6 +417,17 @@ impl Drive {
         }));
     }
 
+    /// Returns what tells a person of waits that are not this thread's. It keeps nothing open: threads that a hung store
+    /// holds may outlive the job.
+    fn teller(&self) -> Arc<TellWait> {
+        let events = Arc::downgrade(&self.events);
+        Arc::new(move |message: &str| {
+            if let Some(events) = events.upgrade() {
+                drop(events.send(Event::Warning { message: message.to_owned() }));
+            }
+        })
+    }
+
     fn warn(&self, message: &str) {
         self.tell(Event::Warning { message: message.to_owned() });
     }
@@ -418,29 +436,6 @@ impl Drive {
         // A listener that went away does not stop the job.
         let _ = self.events.send(event);
     }
-}
-
-/// Decides whether a job goes on after a pass: not when it was told to stop, nor when the same thing fails again and again.
-fn verdict(report: PassReport, barren: u32) -> Option<Error> {
-    if report.interrupted {
-        return Some(interrupted());
-    }
-    let worth_another = |e: &ActorError| e.status() == Status::Transient;
-    let (passing, lasting): (Vec<_>, Vec<_>) = report.failures.into_iter().partition(worth_another);
-    let mut failures = lasting.into_iter().chain(passing.into_iter().filter(|_| barren >= BARREN_PASSES_MAX));
-    let Some(first) = failures.next() else {
-        let stuck = "pass after pass ended without a new segment and without an error: this is a bug in restyle";
-        return (barren >= BARREN_PASSES_MAX).then(|| Error::new(ErrorKind::JobFailed, stuck));
-    };
-    let mut frames = first.frames().to_vec();
-    frames.extend(failures.flat_map(|e| e.frames().to_vec()));
-    frames.sort_unstable();
-    frames.dedup();
-    Some(Error::from(first).with_frames(frames))
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Interrupted, "stopped before the end; the same command goes on from here")
 }
 
 /// A frame in flight is held once decoded and once scored.

@@ -168,8 +168,12 @@ pub struct Finished {
     pub blake3: String,
     /// True when an earlier run had done everything and this one did nothing.
     pub nothing_to_do: bool,
-    /// Seconds spent in calls of the work store.
+    /// Seconds spent in calls of the work store, waits for it included.
     pub ledger_seconds: f64,
+    /// Times that a write waited because there was no room.
+    pub storage_full_waits: u64,
+    /// Objects of the work store that were found cut short or altered; what they held was made again.
+    pub objects_damaged: u64,
 }
 
 /// A job that failed or was stopped.

@@ -38,31 +38,38 @@ pub struct Pruned {
     pub kept: usize,
 }
 
-/// Lists the jobs of a work store; a folder that is not there holds none.
+/// Lists the jobs of a work store; a folder that is not there holds none. Takes a quarter of a minute where processes of
+/// other machines seem to work: so long it takes to tell one that works from one that is gone.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Storage`] when the store cannot be read.
 pub fn list(place: impl Into<WorkPlace>) -> Result<Vec<JobSummary>, Error> {
     let Some(store) = WorkStore::existing(&place.into())? else { return Ok(Vec::new()) };
+    store.settle_leases()?;
     Ledger::jobs(&**store.objects())?.into_iter().map(|id| summary(&store, id)).collect()
 }
 
-/// Deletes finished jobs, and with `all` unfinished ones; never one that a process works on.
+/// Deletes finished jobs, and with `all` unfinished ones; never one that a process works on. Takes as long as [`list`].
 ///
 /// # Errors
 /// [`crate::ErrorKind::Storage`] when the store cannot be read or an object not be deleted.
 pub fn prune(place: impl Into<WorkPlace>, all: bool) -> Result<Pruned, Error> {
     let Some(store) = WorkStore::existing(&place.into())? else { return Ok(Pruned::default()) };
+    store.settle_leases()?;
     let mut pruned = Pruned::default();
     for id in Ledger::jobs(&**store.objects())? {
         let ledger = Ledger::new(store.objects().clone(), id, "prune");
+        if !all && ledger.out()?.is_none() {
+            pruned.kept += 1;
+            continue;
+        }
         match store.try_lock(&id)? {
-            Some(lock) if all || ledger.out()?.is_some() => {
+            Some(lock) => {
                 forget(&ledger, &store.job_folder(&id))?;
                 store.release(&id, lock);
                 pruned.deleted += 1;
             }
-            _ => pruned.kept += 1,
+            None => pruned.kept += 1,
         }
     }
     Ok(pruned)
@@ -81,7 +88,9 @@ pub(crate) fn forget(ledger: &Ledger, folder: &Path) -> Result<(), Error> {
 /// Deletes the segments of every other finished job of the store.
 ///
 /// The segments of the job that finished last are kept, so that a lost output can be published again without scoring; the
-/// store therefore holds the leftovers of one job at most. Failing to delete is no failure of the job that finished.
+/// store therefore holds the leftovers of one job at most. In an object store that takes in those which another machine
+/// left behind when it was lost: whoever ran for long enough has seen that their leases stand still. Failing to delete is
+/// no failure of the job that finished.
 pub(crate) fn collect_others(finished: &Ledger, store: &WorkStore) {
     let collect = |id: JobId| -> Result<(), Error> {
         let ledger = Ledger::new(Arc::clone(finished.store()), id, "collect");
@@ -118,15 +127,11 @@ fn summary(store: &WorkStore, id: JobId) -> Result<JobSummary, Error> {
         }
         None => (Default::default(), None),
     };
-    let lock = store.try_lock(&id)?;
-    let state = match (ledger.out()?, &lock) {
-        (_, None) => "running",
+    let state = match (ledger.out()?, store.is_busy(&id)?) {
+        (_, true) => "running",
         (Some(_), _) => "finished",
         (None, _) => "unfinished",
     };
-    if let Some(lock) = lock {
-        store.release(&id, lock);
-    }
     Ok(JobSummary {
         job: id.to_string(),
         state,

@@ -4,6 +4,7 @@
 //! no logging, keeps no global state and never ends the process.
 
 use crate::config::Config;
+use crate::course::interrupted;
 use crate::drive::Drive;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Failed, Finished, Planned};
@@ -83,6 +84,7 @@ fn run(mut drive: Drive, job: &Job, events: &Sender<Event>) -> Result<Finished, 
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drive.run(job)));
     let result =
         unwound.unwrap_or_else(|_| Err(Error::new(ErrorKind::JobFailed, "the job panicked: this is a bug in restyle")));
+    let result = result.map_err(|error| if drive.is_cut_short(&error) { interrupted() } else { error });
     let last = match &result {
         Ok(finished) => Event::Finished(finished.clone()),
         Err(error) => Event::Failed(Failed::new(drive.job_id(), error)),

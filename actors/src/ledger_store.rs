@@ -29,7 +29,7 @@ use restyle_engine::ledger::{
 use rustix::io::Errno;
 
 use files::{Files, Listed, SystemFiles};
-pub use lease::{Claimant, Lease};
+pub use lease::{Claimant, LEASE_PATIENCE, Lease, LeaseWatch};
 pub use lock::{Holder, JobLock, Locking};
 pub use remote::RemoteStore;
 

@@ -53,7 +53,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
 /// Creates and deletes an object, as a job would.
 fn try_store(place: &WorkPlace) -> Result<(), String> {
     let key = format!("doctor/{}", std::process::id());
-    let store = WorkStore::open(place, &CancelToken::new()).map_err(|e| e.to_string())?;
+    let store = WorkStore::open(place, &CancelToken::new(), std::sync::Arc::new(|_| ())).map_err(|e| e.to_string())?;
     let objects = store.objects();
     objects.create(&key, b"can objects be created here?").and_then(|_| objects.delete(&key)).map_err(|e| e.to_string())
 }

@@ -67,11 +67,15 @@ fn tell_usage_as_json(told: &clap::Error) {
     }
 }
 
-/// Puts the script of `RESTYLE_FAULTS` in force, in builds that rehearse faults.
+/// Puts the script of `RESTYLE_FAULTS` in force, in builds that rehearse faults; others refuse it.
 fn arm_faults() -> Result<(), Error> {
     #[cfg(feature = "faults")]
     restyle_engine::fault::arm_from_env()
         .map_err(|e| Error::new(crate::error::ErrorKind::Usage, format!("RESTYLE_FAULTS: {e}")))?;
+    #[cfg(not(feature = "faults"))]
+    for variable in ["RESTYLE_FAULTS", "RESTYLE_STORE_FAULTS", "RESTYLE_STORE_TIMES"] {
+        crate::work_store::rehearsal::refuse(variable)?;
+    }
     Ok(())
 }
 

@@ -53,18 +53,21 @@ impl Drive {
         let staged = opened.folder.join("staged");
         // What an earlier run left may share its bytes with a published output, so it is never written to.
         remove_if_there(&staged)?;
-        let mut segments = scan.finished.keys().map(|index| {
-            let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
-            EncodedSegment::from_bytes(&loaded.payload)
-        });
         fault::point("join:before");
-        let joined = join(JoinRequest {
-            blob: &prepared.blob,
-            source: &opened.plan.source,
-            settings: &opened.plan.encoder,
-            segments: &mut segments,
-            staged: &staged,
-            cancel: self.control.token(),
+        // What has no room is removed, and made again when there is some.
+        let joined = opened.store.with_room(|| {
+            let mut segments = scan.finished.keys().map(|index| {
+                let loaded = opened.segments.load(*index).map_err(ActorError::from)?;
+                EncodedSegment::from_bytes(&loaded.payload)
+            });
+            join(JoinRequest {
+                blob: &prepared.blob,
+                source: &opened.plan.source,
+                settings: &opened.plan.encoder,
+                segments: &mut segments,
+                staged: &staged,
+                cancel: self.control.token(),
+            })
         })?;
         if joined.frames != frames {
             let message = format!("{} of {frames} frames came out of the join: a segment is not whole", joined.frames);
@@ -82,7 +85,7 @@ impl Drive {
         };
         opened.ledger.intend(&output)?;
         fault::point("publish:before");
-        publish::publish(&staged, &prepared.output, replace)?;
+        opened.store.with_room(|| publish::publish(&staged, &prepared.output, replace))?;
         fault::point("publish:after");
         opened.ledger.record_out(&output)?;
         fault::point("out:after");

@@ -11,7 +11,6 @@ use super::job::{Accepted, Happening, Record};
 use crate::error::ErrorKind;
 use crate::work_store::{WorkPlace, WorkStore};
 use restyle_actors::ledger_store::Lease;
-use restyle_engine::cancel::CancelToken;
 use restyle_engine::item::JobId;
 use restyle_engine::ledger::{Creation, Ledger, ObjectStore};
 use serde::de::DeserializeOwned;
@@ -64,7 +63,7 @@ impl Journal {
     /// # Errors
     /// `Storage` when the store cannot be used, `Conflict` while another daemon works on it.
     pub(super) fn open(place: &WorkPlace, home: &Path) -> Result<Self, ServiceError> {
-        let store = WorkStore::open(place, &CancelToken::new()).map_err(failed_to_open)?;
+        let store = WorkStore::open_impatient(place).map_err(failed_to_open)?;
         std::fs::create_dir_all(home)
             .map_err(|e| ServiceError::storage(format!("cannot make the folder {}: {e}", home.display())))?;
         let lock = Self::lock(home, place)?;

@@ -13,15 +13,16 @@ use opendal::options::{ListOptions, WriteOptions};
 use opendal::{EntryMode, ErrorKind, Operator};
 use restyle_engine::ledger::store::{check_key, check_prefix};
 use restyle_engine::ledger::{Creation, ObjectEntry, ObjectStore, StoreError, StoreErrorKind, StoreOperation};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::storage::{Location, RemoteObject, block_on, describe, is_passing};
+use crate::storage::{Limits, Location, RemoteObject, block_on, describe, is_passing};
 
 /// The slowest line that a deadline is made for.
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
+/// Largest hint that is read; leases have some hundred bytes.
+const HINT_BYTES_MAX: u64 = 64 << 10;
 /// Objects that one listing may hold.
 const ENTRIES_MAX: usize = 1_000_000;
-/// A listing is many requests.
-const LIST_TIMES: u32 = 10;
 
 /// A prefix of a bucket that holds objects. Cheap to clone; calls block on the network.
 ///
@@ -34,7 +35,7 @@ pub struct RemoteStore {
     steady: Operator,
     place: RemoteObject,
     prefix: String,
-    timeout: Duration,
+    limits: Limits,
 }
 
 impl RemoteStore {
@@ -56,7 +57,7 @@ impl RemoteStore {
             key if key.ends_with('/') => key.to_owned(),
             key => format!("{key}/"),
         };
-        let store = Self { operator, steady, place: place.clone(), prefix, timeout: place.limits().timeout };
+        let store = Self { operator, steady, place: place.clone(), prefix, limits: place.limits() };
         let (steady, prefix) = (store.steady.clone(), store.prefix.clone());
         store.outside(StoreOperation::Open, "", async move {
             let options = ListOptions { recursive: true, limit: Some(1), ..ListOptions::default() };
@@ -82,6 +83,23 @@ impl RemoteStore {
         })
     }
 
+    /// Reads a hint in one attempt.
+    pub(super) fn look_at_hint(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let (operator, path) = (self.operator.clone(), self.path(key));
+        let read = self.call(StoreOperation::Get, key, self.limits.timeout, async move {
+            let mut hint = Vec::new();
+            let mut pieces = operator.reader(&path).await?.into_stream(..).await?;
+            while let Some(piece) = pieces.try_next().await? {
+                hint.extend(piece.to_vec());
+                if hint.len() as u64 > HINT_BYTES_MAX {
+                    break;
+                }
+            }
+            Ok(hint)
+        })?;
+        self.or_none(key, read)
+    }
+
     /// Writes a hint, replacing what stood there and trying again.
     pub(super) fn write_hint(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let (steady, path) = (self.steady.clone(), self.path(key));
@@ -92,7 +110,12 @@ impl RemoteStore {
     pub(super) fn renew_hint(&self, key: &str, bytes: Vec<u8>) -> Result<(), StoreError> {
         let (operator, path) = (self.operator.clone(), self.path(key));
         let put =
-            self.call(StoreOperation::Create, key, self.timeout, async move { operator.write(&path, bytes).await })?;
+            self.call(
+                StoreOperation::Create,
+                key,
+                self.limits.timeout,
+                async move { operator.write(&path, bytes).await },
+            )?;
         put.map(drop).map_err(|e| self.error(StoreOperation::Create, key, &e))
     }
 
@@ -114,7 +137,36 @@ impl RemoteStore {
 
     /// Time enough for so many bytes on a slow line.
     fn transfer_time(&self, bytes: u64) -> Duration {
-        self.timeout + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+        self.limits.timeout + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+    }
+
+    /// An object that is not there is no error.
+    fn or_none<T>(&self, key: &str, read: opendal::Result<T>) -> Result<Option<T>, StoreError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.error(StoreOperation::Get, key, &e)),
+        }
+    }
+
+    /// Runs a call that keeps its times itself, and ends with `None` where it ran out of them.
+    fn call_in_steps<T: Send + 'static>(
+        &self,
+        operation: StoreOperation,
+        key: &str,
+        work: impl Future<Output = opendal::Result<Option<T>>> + Send + 'static,
+    ) -> Result<opendal::Result<T>, StoreError> {
+        let error = |kind, message: String| StoreError::new(operation, kind, self.shown(key), message);
+        let Limits { timeout, transfer_timeout, .. } = self.limits;
+        match block_on(work) {
+            Ok(Ok(Some(answer))) => Ok(Ok(answer)),
+            Ok(Err(e)) => Ok(Err(e)),
+            Ok(Ok(None)) => {
+                let message = format!("no answer within {timeout:?}, or nothing more within {transfer_timeout:?}");
+                Err(error(StoreErrorKind::Timeout, message))
+            }
+            Err(failed) => Err(error(StoreErrorKind::Other, failed.to_string())),
+        }
     }
 
     fn call<T: Send + 'static>(
@@ -125,7 +177,7 @@ impl RemoteStore {
         work: impl Future<Output = opendal::Result<T>> + Send + 'static,
     ) -> Result<opendal::Result<T>, StoreError> {
         let error = |kind, message: String| StoreError::new(operation, kind, self.shown(key), message);
-        match block_on(async move { tokio::time::timeout(deadline, work).await }) {
+        match block_on(async move { timeout(deadline, work).await }) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(error(StoreErrorKind::Timeout, format!("no answer within {deadline:?}"))),
             Err(failed) => Err(error(StoreErrorKind::Other, failed.to_string())),
@@ -169,6 +221,23 @@ impl RemoteStore {
     }
 }
 
+/// Reads an object whose size nobody knows: time for the answer to begin, and for each piece; in all, no more than a slow
+/// line takes for what came. `None` where that was not enough.
+async fn read_in_time(operator: Operator, path: String, limits: Limits) -> opendal::Result<Option<Vec<u8>>> {
+    let begun = Instant::now();
+    let opening = async { operator.reader(&path).await?.into_stream(..).await };
+    let Ok(pieces) = timeout(limits.timeout, opening).await else { return Ok(None) };
+    let (mut pieces, mut read) = (pieces?, Vec::new());
+    let mut until = begun + limits.timeout;
+    loop {
+        let Ok(piece) = timeout_at(until, pieces.try_next()).await else { return Ok(None) };
+        let Some(piece) = piece? else { return Ok(Some(read)) };
+        piece.for_each(|bytes| read.extend_from_slice(&bytes));
+        let in_all = limits.transfer_timeout + Duration::from_secs(read.len() as u64 / BYTES_PER_SECOND_MIN);
+        until = (begun + in_all).min(Instant::now() + limits.transfer_timeout);
+    }
+}
+
 impl ObjectStore for RemoteStore {
     fn create(&self, key: &str, bytes: &[u8]) -> Result<Creation, StoreError> {
         check_key(key, StoreOperation::Create)?;
@@ -195,13 +264,8 @@ impl ObjectStore for RemoteStore {
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         check_key(key, StoreOperation::Get)?;
         let (operator, path) = (self.operator.clone(), self.path(key));
-        // The size is not known before; a segment of a minute's video fits many times.
-        let deadline = self.transfer_time(64 << 20);
-        match self.call(StoreOperation::Get, key, deadline, async move { operator.read(&path).await })? {
-            Ok(buffer) => Ok(Some(buffer.to_vec())),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.error(StoreOperation::Get, key, &e)),
-        }
+        let read = self.call_in_steps(StoreOperation::Get, key, read_in_time(operator, path, self.limits))?;
+        self.or_none(key, read)
     }
 
     fn get_range(&self, key: &str, offset: u64, bytes: usize) -> Result<Option<Vec<u8>>, StoreError> {
@@ -212,18 +276,22 @@ impl ObjectStore for RemoteStore {
     fn list(&self, prefix: &str) -> Result<Vec<ObjectEntry>, StoreError> {
         check_prefix(prefix)?;
         let (operator, root, path) = (self.operator.clone(), self.prefix.clone(), self.path(prefix));
-        let listed = self.call(StoreOperation::List, prefix, self.timeout * LIST_TIMES, async move {
+        let limit = self.limits.timeout;
+        let listed = self.call_in_steps(StoreOperation::List, prefix, async move {
             let options = ListOptions { recursive: true, ..ListOptions::default() };
-            let mut lister = operator.lister_options(&path, options).await?;
+            let Ok(lister) = timeout(limit, operator.lister_options(&path, options)).await else { return Ok(None) };
+            let mut lister = lister?;
             let mut entries = Vec::new();
-            while let Some(entry) = lister.try_next().await? {
+            loop {
+                // Each page is a request of its own.
+                let Ok(entry) = timeout(limit, lister.try_next()).await else { return Ok(None) };
+                let Some(entry) = entry? else { return Ok(Some(entries)) };
                 let (path, metadata) = entry.into_parts();
                 let Some(key) = path.strip_prefix(&root) else { continue };
                 if metadata.mode() == EntryMode::FILE && entries.len() < ENTRIES_MAX {
                     entries.push(ObjectEntry { key: key.to_owned(), bytes: metadata.content_length() });
                 }
             }
-            Ok(entries)
         })?;
         let mut entries = match listed {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
@@ -241,7 +309,12 @@ impl ObjectStore for RemoteStore {
     fn delete(&self, key: &str) -> Result<(), StoreError> {
         check_key(key, StoreOperation::Delete)?;
         let (operator, path) = (self.operator.clone(), self.path(key));
-        match self.call(StoreOperation::Delete, key, self.timeout, async move { operator.delete(&path).await })? {
+        match self.call(
+            StoreOperation::Delete,
+            key,
+            self.limits.timeout,
+            async move { operator.delete(&path).await },
+        )? {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.error(StoreOperation::Delete, key, &e)),
             _ => Ok(()),
         }

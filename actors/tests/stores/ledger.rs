@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use restyle_actors::ledger_store::{Claimant, RemoteStore};
+use restyle_actors::ledger_store::{Claimant, LeaseWatch, RemoteStore};
+use restyle_engine::clock::{Clock, SystemClock};
 use restyle_engine::ledger::{Creation, FaultyStore, ObjectStore, RetryPolicy, RetryStore, StoreErrorKind};
-use restyle_engine::{CancelToken, JobId};
+use restyle_engine::{CancelToken, JobId, ManualClock};
 
 use crate::servers::{Proxy, Treatment};
 use crate::{at, every_store, s3_access, seaweedfs};
@@ -149,6 +150,35 @@ fn row_15_a_work_store_that_hangs_is_given_up_in_time_and_holds_no_more_than_its
 }
 
 #[test]
+fn row_15_reads_and_listings_that_hang_or_stall_are_given_up_in_time() {
+    let Some(s3) = seaweedfs() else { return };
+    let bucket = s3.bucket("stalled");
+    let whole = vec![7; 4 << 20];
+    s3.put(&bucket, "work/large", &whole);
+    let treatment = Arc::new(std::sync::Mutex::new(Treatment::Pass));
+    let told = treatment.clone();
+    let proxy = Proxy::start(s3.s3, move |_, _| *told.lock().unwrap());
+    let mut access = s3_access(&proxy.endpoint());
+    access.limits.timeout = Duration::from_secs(2);
+    access.limits.transfer_timeout = Duration::from_secs(2);
+    let store = open(&format!("s3://{bucket}/work"), &access);
+    let clock = SystemClock::new();
+    let begun = clock.now();
+    for (treated, what) in [(Treatment::Hang, "hangs"), (Treatment::Stall, "stalls")] {
+        *treatment.lock().unwrap() = treated;
+        assert_eq!(store.get("large").unwrap_err().kind(), StoreErrorKind::Timeout, "{what}");
+        assert_eq!(store.list("").unwrap_err().kind(), StoreErrorKind::Timeout, "{what}");
+        assert_eq!(store.get_range("large", 1, 9).unwrap_err().kind(), StoreErrorKind::Timeout, "{what}");
+        assert_eq!(store.delete("large").unwrap_err().kind(), StoreErrorKind::Timeout, "{what}");
+    }
+    let took = clock.now().saturating_sub(begun);
+    assert!(took < Duration::from_secs(100), "eight calls of two to four seconds took {took:?}");
+    *treatment.lock().unwrap() = Treatment::Pass;
+    s3.put(&bucket, "work/large", &whole);
+    assert!(store.get("large").unwrap().unwrap() == whole);
+}
+
+#[test]
 fn a_missing_bucket_and_wrong_keys_are_told_when_the_store_is_opened() {
     let Some(s3) = seaweedfs() else { return };
     let error = RemoteStore::open(&at("s3://no-such-bucket-here/w", &s3_access(&s3.endpoint()))).unwrap_err();
@@ -160,8 +190,11 @@ fn a_missing_bucket_and_wrong_keys_are_told_when_the_store_is_opened() {
     assert!(!error.to_string().contains("plantedsecret"), "{error}");
 }
 
+const PATIENCE: Duration = Duration::from_secs(15);
+
 fn claimant(name: &str, scratch: &str) -> Claimant {
-    Claimant { name: name.to_owned(), nonce: name.to_owned(), scratch: scratch.to_owned() }
+    let (name, scratch) = (name.to_owned(), scratch.to_owned());
+    Claimant { nonce: name.clone(), writer: name.clone(), name, scratch, patience: PATIENCE }
 }
 
 #[test]
@@ -171,14 +204,14 @@ fn a_lease_makes_others_wait_and_its_loss_is_harmless() {
     let (job, cancel) = (JobId::new([3; 32]), CancelToken::new());
     let (a, b) = (claimant("process a", "here"), claimant("process b", "there"));
     let lease = store.lease_blocking(&job, &a, &cancel, |_| panic!("nobody else is here")).unwrap().unwrap();
-    assert_eq!(store.try_lease(&job, &b).unwrap().unwrap_err(), "process a");
+    assert_eq!(store.try_lease(&job, &b, None).unwrap().unwrap_err(), "process a");
     // A process that has the lock of the same folder knows that the holder is dead.
-    let second = store.try_lease(&job, &claimant("process c", "here")).unwrap().unwrap();
+    let second = store.try_lease(&job, &claimant("process c", "here"), None).unwrap().unwrap();
     drop(lease);
     assert_eq!(store.list("").unwrap().len(), 1, "a lease is left to who wrote it last");
     drop(second);
     assert_eq!(store.list("").unwrap(), []);
-    let lease = store.try_lease(&job, &a).unwrap().unwrap();
+    let lease = store.try_lease(&job, &a, None).unwrap().unwrap();
     let (told, waiting) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let waiter = scope
@@ -189,7 +222,38 @@ fn a_lease_makes_others_wait_and_its_loss_is_harmless() {
     });
     let cancelled = CancelToken::new();
     cancelled.cancel();
-    let kept = store.try_lease(&job, &a).unwrap().unwrap();
+    let kept = store.try_lease(&job, &a, None).unwrap().unwrap();
     assert!(store.lease_blocking(&job, &b, &cancelled, |_| ()).unwrap().is_none());
     drop(kept);
+}
+
+#[test]
+fn leases_that_stand_still_are_told_from_those_that_change_in_one_watch() {
+    let Some(s3) = seaweedfs() else { return };
+    let store = open(&format!("s3://{}/work", s3.bucket("watch")), &s3_access(&s3.endpoint()));
+    let [lost, held, ours] = [1, 2, 3].map(|n| JobId::new([n; 32]));
+    let (dead, alive, here) = (
+        claimant("dead", "far"),
+        claimant("alive", "farther"),
+        Claimant { writer: String::new(), ..claimant("me", "here") },
+    );
+    // A process that dies rewrites nothing and removes nothing.
+    std::mem::forget(store.try_lease(&lost, &Claimant { patience: Duration::from_secs(9000), ..dead }, None).unwrap());
+    let quick = Claimant { patience: Duration::from_millis(900), ..alive };
+    let kept = store.try_lease(&held, &quick, None).unwrap().unwrap();
+    std::mem::forget(store.try_lease(&ours, &here, None).unwrap());
+    let clock = ManualClock::shared();
+    let mut watch = LeaseWatch::begin(&store, &store, &here, clock.clone()).unwrap();
+    let is_leased = |watch: &LeaseWatch, job| store.is_leased(job, &here, watch).unwrap();
+    assert!(!watch.is_settled() && is_leased(&watch, &lost) && is_leased(&watch, &held) && !is_leased(&watch, &ours));
+    assert!(store.try_lease(&lost, &here, Some(&watch)).unwrap().is_err());
+    // Three beats of the one that is alive.
+    CancelToken::new().wait_timeout(Duration::from_millis(900));
+    watch.look(&store).unwrap();
+    clock.advance(PATIENCE);
+    assert!(watch.is_settled() && !is_leased(&watch, &lost) && is_leased(&watch, &held));
+    assert_eq!(store.try_lease(&held, &here, Some(&watch)).unwrap().unwrap_err(), "alive");
+    let taken = store.try_lease(&lost, &here, Some(&watch)).unwrap().unwrap();
+    assert_eq!(taken.taken_from(), Some("dead"));
+    drop((taken, kept));
 }
