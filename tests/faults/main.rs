@@ -6,7 +6,9 @@ mod servers;
 mod support;
 
 mod calibration;
+mod housekeeping;
 mod kills;
+mod operations;
 mod quarantine;
 mod rehearsal;
 mod remote;

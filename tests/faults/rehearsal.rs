@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Frames of the clip: five seconds, three segments.
@@ -27,22 +27,33 @@ pub(crate) fn in_flight(workers: u64) -> u64 {
     workers * 2 + (cores / 2).clamp(2, 16) * 2
 }
 
-/// The clip and what an undisturbed run makes of it; made once a process.
-struct Oracle {
+/// A clip and what an undisturbed run makes of it.
+pub(crate) struct Oracle {
     clip: Vec<u8>,
     output: Vec<u8>,
+    frames: u64,
 }
 
-fn oracle() -> &'static Oracle {
-    static ORACLE: OnceLock<Oracle> = OnceLock::new();
+impl Oracle {
+    fn of(bench: &Bench, clip: &Path) -> Self {
+        // Another container's name would be another job; another work folder keeps this one's store empty.
+        let output = bench.path("undisturbed.mp4");
+        let done = finished(&mut bench.run_in("undisturbed", clip, &output));
+        let frames = done["frames"].as_u64().unwrap();
+        Self { clip: std::fs::read(clip).unwrap(), output: std::fs::read(output).unwrap(), frames }
+    }
+}
+
+/// Made once a process.
+fn oracle() -> &'static Arc<Oracle> {
+    static ORACLE: OnceLock<Arc<Oracle>> = OnceLock::new();
     ORACLE.get_or_init(|| {
         let bench = Bench::new();
         let clip = bench.path("in.mp4");
         make_clip(&clip, "96x64", "5");
-        let output = bench.path("out.mp4");
-        let done = finished(&mut bench.run(&clip, &output));
-        assert_eq!((done["frames"].as_u64(), done["segments"].as_u64()), (Some(FRAMES), Some(3)));
-        Oracle { clip: std::fs::read(clip).unwrap(), output: std::fs::read(output).unwrap() }
+        let oracle = Oracle::of(&bench, &clip);
+        assert_eq!(oracle.frames, FRAMES);
+        Arc::new(oracle)
     })
 }
 
@@ -65,6 +76,7 @@ pub(crate) struct Rehearsal {
     pub(crate) output: PathBuf,
     /// When a scorer is taken for hung; long, so that a busy machine makes no hangs of its own.
     pub(crate) hang_seconds: u32,
+    pub(crate) oracle: Arc<Oracle>,
 }
 
 impl Rehearsal {
@@ -72,7 +84,21 @@ impl Rehearsal {
         let bench = Bench::new();
         let (input, output) = (bench.path("in.mp4"), bench.path("out.mp4"));
         std::fs::write(&input, &oracle().clip).unwrap();
-        Self { bench, input, output, hang_seconds: 60 }
+        Self { bench, input, output, hang_seconds: 60, oracle: Arc::clone(oracle()) }
+    }
+
+    /// The same on a clip of one's own.
+    pub(crate) fn on(clip: &Path) -> Self {
+        let bench = Bench::new();
+        let (input, output) = (bench.path("in.mp4"), bench.path("out.mp4"));
+        std::fs::copy(clip, &input).unwrap();
+        let oracle = Arc::new(Oracle::of(&bench, &input));
+        Self { bench, input, output, hang_seconds: 60, oracle }
+    }
+
+    /// Frames of the clip.
+    pub(crate) fn frames(&self) -> u64 {
+        self.oracle.frames
     }
 
     /// The command under a script of faults, with two scorers.
@@ -91,14 +117,14 @@ impl Rehearsal {
         let done = finished(&mut self.run(faults));
         self.is_identical();
         let count = |key: &str| done[key].as_u64().unwrap();
-        assert_eq!(count("frames"), FRAMES);
-        assert_eq!(count("frames_scored") + count("frames_reused"), FRAMES, "{done}");
+        assert_eq!(count("frames"), self.frames());
+        assert_eq!(count("frames_scored") + count("frames_reused"), self.frames(), "{done}");
         done
     }
 
     pub(crate) fn is_identical(&self) {
         assert!(
-            std::fs::read(&self.output).unwrap() == oracle().output,
+            std::fs::read(&self.output).unwrap() == self.oracle.output,
             "the output differs from the undisturbed run's"
         );
     }
@@ -111,7 +137,12 @@ impl Rehearsal {
 
     /// Starts the command and returns when its standard error says something.
     pub(crate) fn until(&self, faults: &str, says: &str) -> Running {
-        let mut child = self.run(faults).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::until_says(&mut self.run(faults), says)
+    }
+
+    /// Starts any command and returns when its standard error says something.
+    pub(crate) fn until_says(command: &mut Command, says: &str) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         loop {
@@ -191,6 +222,17 @@ impl Running {
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
+    }
+
+    /// Waits for its end; its exit code and events.
+    pub(crate) fn ended(&mut self) -> (i32, Vec<Value>) {
+        let stdout = BufReader::new(self.child.stdout.take().expect("standard output is piped"));
+        let events = stdout.lines().map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+        (self.child.wait().unwrap().code().unwrap_or(-1), events)
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Rows 6, 11 to 15 and 28 with input, output and work store in object stores, on real servers.
 #![allow(clippy::disallowed_methods, reason = "a test waits for another process in real time")]
 
-use crate::rehearsal::{FRAMES, PACKED, SLOW, clip_and_output, in_flight};
+use crate::rehearsal::{FRAMES, PACKED, Running, SLOW, clip_and_output, in_flight, make_clip};
+use crate::scorers::peak_kib;
 use crate::servers::{Azurite, Proxy, SeaweedFs, Treatment, http};
 use crate::support::{Bench, finish, finished, restyle};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -16,26 +18,26 @@ fn seaweedfs() -> Option<&'static SeaweedFs> {
 }
 
 /// A job whose every place is in an object store.
-struct Remote {
-    bench: Bench,
+pub(crate) struct Remote {
+    pub(crate) bench: Bench,
     server: &'static SeaweedFs,
     bucket: String,
-    env: Vec<(&'static str, String)>,
+    pub(crate) env: Vec<(&'static str, String)>,
 }
 
 impl Remote {
-    fn new(name: &str) -> Option<Self> {
+    pub(crate) fn new(name: &str) -> Option<Self> {
         let server = seaweedfs()?;
         let bucket = server.bucket(name);
         server.put(&bucket, "in/clip.mp4", clip_and_output().0);
         Some(Self { bench: Bench::new(), server, bucket, env: server.env() })
     }
 
-    fn url(&self, key: &str) -> String {
+    pub(crate) fn url(&self, key: &str) -> String {
         format!("s3://{}/{key}", self.bucket)
     }
 
-    fn run_between(&self, places: [String; 3], faults: &str) -> Command {
+    pub(crate) fn run_between(&self, places: [String; 3], faults: &str) -> Command {
         let [input, output, work] = places;
         let mut command = restyle();
         command.args(["run", &input, &output, "--work-dir", &work, "--workers", "2"]);
@@ -46,7 +48,7 @@ impl Remote {
         command
     }
 
-    fn run(&self, faults: &str) -> Command {
+    pub(crate) fn run(&self, faults: &str) -> Command {
         self.run_between([self.url("in/clip.mp4"), self.url("out/styled.mp4"), self.url("work/")], faults)
     }
 
@@ -59,20 +61,29 @@ impl Remote {
     }
 
     /// How often a frame was scored, over all runs with this state folder.
-    fn scored_ever(&self) -> u64 {
-        let jobs: PathBuf = self.bench.path("state/restyle/remote/jobs");
+    pub(crate) fn scored_ever(&self) -> u64 {
+        self.scored_ever_in("state")
+    }
+
+    /// The same with another state folder.
+    fn scored_ever_in(&self, state: &str) -> u64 {
+        let jobs: PathBuf = self.bench.path(state).join("restyle/remote/jobs");
         let logs = std::fs::read_dir(jobs).into_iter().flatten().flatten();
         logs.map(|job| std::fs::metadata(job.path().join("scored.log")).map_or(0, |log| log.len() / 8)).sum()
     }
 }
 
-/// A run that dies with the test.
-struct Running(Child);
+fn started(command: &mut Command) -> Running {
+    Running { child: command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap() }
+}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// Waits until something is so, while a run is under way.
+fn until(run: &mut Running, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(run.is_running(), "it ended too early");
+        assert!(begun.elapsed() < Duration::from_secs(90), "not within a minute and a half");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -109,10 +120,10 @@ fn from_store_to_store_is_byte_identical_and_running_again_resumes() {
 #[test]
 fn row_6_a_kill_costs_what_was_not_sealed_and_the_next_process_takes_over_at_once() {
     let Some(remote) = Remote::new("killed") else { return };
-    let mut child = Running(remote.run(PACKED).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let mut child = started(&mut remote.run(PACKED));
     let begun = Instant::now();
     while remote.scored_ever() < 64 {
-        assert!(child.0.try_wait().unwrap().is_none(), "it ended too early");
+        assert!(child.is_running(), "it ended too early");
         assert!(begun.elapsed() < Duration::from_secs(90), "no 64 frames");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -158,7 +169,7 @@ fn rows_13_and_14_lost_answers_and_refusals_on_the_wire_give_the_same_bytes() {
 #[test]
 fn row_28_a_process_of_another_machine_waits_and_then_finds_nothing_to_do() {
     let Some(remote) = Remote::new("two") else { return };
-    let first = Running(remote.run(SLOW).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let first = started(&mut remote.run(SLOW));
     let begun = Instant::now();
     while remote.scored_ever() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "nothing is scored");
@@ -174,6 +185,76 @@ fn row_28_a_process_of_another_machine_waits_and_then_finds_nothing_to_do() {
     assert_eq!(count(events.last().unwrap(), "frames_scored"), 0, "{events:?}");
     remote.is_identical();
     drop(first);
+}
+
+#[test]
+fn row_8_a_process_that_was_stopped_for_longer_than_a_lease_shares_the_job_with_who_took_it() {
+    let Some(remote) = Remote::new("zombie") else { return };
+    let times = ("RESTYLE_STORE_TIMES", "lease=2400");
+    let mut first = started(remote.run(SLOW).env(times.0, times.1));
+    until(&mut first, || remote.scored_ever() >= 10);
+    first.signal(Signal::STOP);
+    let mut second = remote.run("scorer:before_process=delay(90)");
+    second.env(times.0, times.1).env("XDG_STATE_HOME", remote.bench.path("other"));
+    let mut second = started(&mut second);
+    until(&mut second, || remote.scored_ever_in("other") >= 10);
+    first.signal(Signal::CONT);
+    // Both write now: what one has finished, the other finds and takes.
+    let ended = [first.ended(), second.ended()];
+    for (code, events) in &ended {
+        assert_eq!(*code, 0, "{events:?}");
+    }
+    remote.is_identical();
+    let job = ended[0].1.last().unwrap()["job"].as_str().unwrap();
+    let stands = |name: &str| remote.server.get(&remote.bucket, &format!("work/jobs/{job}/{name}")).is_some();
+    for segment in 0..3 {
+        assert!(stands(&format!("s/{segment}/seg")) && !stands(&format!("s/{segment}/seg.1")), "segment {segment}");
+        assert!(!stands(&format!("s/{segment}/dead")), "nobody died");
+    }
+    assert!(stands("out.json") && !stands("out.json.1"));
+    let scored = [remote.scored_ever(), remote.scored_ever_in("other")];
+    println!("{scored:?} frames scored by the two");
+    assert!(scored[0] > 10, "the first never worked again: {scored:?}");
+}
+
+/// The largest memory of a run on a work store behind a proxy, in KiB, and how many requests were refused.
+fn stormy(remote: &Remote, name: &str, storm: Duration) -> (u64, u64) {
+    let clip = remote.bench.path("large.mp4");
+    if !clip.exists() {
+        make_clip(&clip, "640x360", "6");
+    }
+    // The storm begins with the first segment, when everything is under way.
+    let began: OnceLock<Instant> = OnceLock::new();
+    let proxy = Proxy::start(remote.server.s3, move |line, _| {
+        if line.starts_with("PUT") && line.contains("/seg") {
+            began.get_or_init(Instant::now);
+        }
+        match began.get() {
+            Some(began) if began.elapsed() < storm => Treatment::Refuse(503),
+            _ => Treatment::Pass,
+        }
+    });
+    let output = remote.bench.path(name);
+    let places = [clip.display().to_string(), output.display().to_string(), remote.url(&format!("work-{name}/"))];
+    let mut command = remote.run_between(places, "");
+    command.envs(SeaweedFs::env_at(&proxy.endpoint()));
+    let peak = peak_kib(&mut command);
+    (peak, proxy.mistreated())
+}
+
+#[test]
+fn row_14_a_storm_of_five_seconds_is_outlived_without_filling_memory() {
+    let Some(remote) = Remote::new("long-storm") else { return };
+    let (calm, refused) = stormy(&remote, "calm.mp4", Duration::ZERO);
+    assert_eq!(refused, 0);
+    let (peak, refused) = stormy(&remote, "storm.mp4", Duration::from_secs(5));
+    let read = |name: &str| std::fs::read(remote.bench.path(name)).unwrap();
+    assert!(read("calm.mp4") == read("storm.mp4"));
+    println!("{calm} KiB in calm, {peak} KiB in a storm that refused {refused} requests");
+    // A store that refuses is asked again by few and ever more rarely.
+    assert!((4..200).contains(&refused), "{refused} requests refused");
+    // The frames behind the first segment, decoded and scored, would be 67 MiB.
+    assert!(peak < calm + 20 * 1024, "{calm} KiB in calm, {peak} KiB in a storm");
 }
 
 #[test]

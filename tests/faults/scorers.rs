@@ -3,6 +3,7 @@
 use crate::rehearsal::{FRAMES, Rehearsal, SLOW, in_flight, make_clip};
 use crate::support::{Bench, finish};
 use rustix::process::Signal;
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -63,13 +64,16 @@ fn row_8_a_process_stopped_for_twice_the_lease_goes_on() {
     assert!(rehearsal.scored_ever() <= FRAMES + in_flight(2), "{} frames", rehearsal.scored_ever());
 }
 
-/// Largest resident set of a finished run, in KiB, as the kernel saw it.
-fn peak_kib(seconds: &str, faults: &str) -> u64 {
+fn peak_of_clip(seconds: &str, faults: &str) -> u64 {
     let bench = Bench::new();
     let input = bench.path("in.mp4");
     make_clip(&input, "640x360", seconds);
     let mut command = bench.run(&input, &bench.path("out.mp4"));
-    command.args(["--workers", "2"]).env("RESTYLE_FAULTS", faults);
+    peak_kib(command.args(["--workers", "2"]).env("RESTYLE_FAULTS", faults))
+}
+
+/// Runs to success; the largest resident set in KiB, as the kernel saw it.
+pub(crate) fn peak_kib(command: &mut Command) -> u64 {
     let mut child = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -86,7 +90,7 @@ fn peak_kib(seconds: &str, faults: &str) -> u64 {
 #[test]
 fn row_29_a_slow_encoder_stops_the_decoder_and_fills_no_memory() {
     let slow = "encode:frame=delay(25)";
-    let (short, long) = (peak_kib("2", slow), peak_kib("6", slow));
+    let (short, long) = (peak_of_clip("2", slow), peak_of_clip("6", slow));
     // A hundred frames more, decoded and scored, would be 67 MiB.
     println!("peak {short} KiB for 50 frames, {long} KiB for 150");
     assert!(long < short + 20 * 1024, "{short} KiB for 50 frames, {long} KiB for 150");

@@ -1,9 +1,11 @@
-//! Rows 10, 16, 17, 18, 30: no room, damaged, foreign and outdated objects.
+//! Rows 10, 15, 16, 17, 18, 30: no room, a folder that hangs, damaged, foreign and outdated objects.
+#![allow(clippy::disallowed_methods, reason = "a test waits for another process in real time")]
 
 use crate::rehearsal::{FRAMES, PACKED, Rehearsal, SLOW, in_flight};
 use crate::support::{finish, tiny_style};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Frames of the segments of the clip.
 const SEGMENT_FRAMES: [u64; 3] = [50, 50, 25];
@@ -37,6 +39,7 @@ fn row_17_a_flipped_bit_in_a_segment_costs_that_segment() {
     assert_eq!(code, 0);
     rehearsal.is_identical();
     assert_eq!(events.last().unwrap()["frames_scored"], SEGMENT_FRAMES[1]);
+    assert_eq!(events.last().unwrap()["objects_damaged"], 1);
     let warned = |e: &serde_json::Value| e["message"].as_str().is_some_and(|m| m.contains("is not used"));
     assert!(events.iter().any(warned), "{events:?}");
 }
@@ -51,6 +54,7 @@ fn row_17_a_flipped_bit_in_a_pack_costs_that_frame() {
     let done = rehearsal.finishes("");
     let again = done["frames_rescored"].as_u64().unwrap();
     assert!((1..=1 + in_flight(2)).contains(&again), "{again} frames scored again");
+    assert_eq!(done["objects_damaged"], 1, "{done}");
 }
 
 fn flip(path: &Path, place: f64) {
@@ -121,19 +125,124 @@ fn mount(args: &[&str], folder: &Path) -> bool {
     output.is_ok_and(|o| o.status.success())
 }
 
+/// A rehearsal whose work folder is a small disk.
+fn on_small_disk<'a>(work: &'a Path, size: &str) -> Option<SmallDisk<'a>> {
+    let disk = SmallDisk::mount(work, size);
+    if disk.is_none() {
+        println!("skipped: mounting a tmpfs needs rights that this machine does not give");
+    }
+    disk
+}
+
+const FULL: &str = "no room in the work store";
+
+/// The first thirty frames take so long that they are packed.
+fn packed_at_first() -> String {
+    (1..=30).map(|n| format!("scorer:before_process={n}*delay(250)")).collect::<Vec<_>>().join(";")
+}
+
 #[test]
-fn row_10_a_full_disk_stops_the_job_and_more_room_completes_it() {
+fn row_10_a_full_disk_is_waited_out_and_the_process_goes_on_when_there_is_room() {
+    // The small disk is full of packs, or of segments.
+    for (size, faults) in [("160k", packed_at_first()), ("300k", SLOW.to_owned())] {
+        let rehearsal = Rehearsal::new();
+        let work = rehearsal.bench.path("work");
+        let Some(disk) = on_small_disk(&work, size) else { return };
+        let mut run = rehearsal.until(&faults, FULL);
+        std::thread::sleep(Duration::from_millis(700));
+        assert!(run.is_running() && !rehearsal.output.exists(), "{size}: it waits");
+        disk.grow("64m");
+        let (code, events) = run.ended();
+        assert_eq!(code, 0, "{size}: {events:?}");
+        rehearsal.is_identical();
+        let done = events.last().unwrap();
+        assert!(done["storage_full_waits"].as_u64().unwrap() > 0, "{done}");
+        assert_eq!((&done["frames_scored"], &done["objects_damaged"]), (&FRAMES.into(), &0.into()), "{done}");
+        let warned = |text: &str| events.iter().any(|e| e["message"].as_str().is_some_and(|m| m.contains(text)));
+        assert!(warned("storage_full") && warned("room in the work store again"), "{events:?}");
+        no_torn_object(&rehearsal, &work);
+        drop(disk);
+    }
+}
+
+/// Every object of the job is whole, and nothing without a name is left.
+fn no_torn_object(rehearsal: &Rehearsal, work: &Path) {
+    assert_eq!(std::fs::read_dir(work.join(".tmp")).unwrap().count(), 0);
+    assert_eq!(rehearsal.objects("seg").len(), 3);
+    // Nothing is scored when every segment is read again.
+    std::fs::remove_file(&rehearsal.output).unwrap();
+    let done = rehearsal.finishes("");
+    assert_eq!((&done["frames_scored"], &done["objects_damaged"]), (&0.into(), &0.into()), "{done}");
+}
+
+#[test]
+fn row_10_no_room_for_the_joined_file_is_waited_out_too() {
     let rehearsal = Rehearsal::new();
     let work = rehearsal.bench.path("work");
-    let Some(disk) = SmallDisk::mount(&work, "300k") else {
-        println!("skipped: mounting a tmpfs needs rights that this machine does not give");
-        return;
-    };
-    let (code, last, stderr) = rehearsal.ends(SLOW);
+    let Some(disk) = on_small_disk(&work, "64m") else { return };
+    let (code, ..) = rehearsal.ends("join:before=1*abort");
+    assert_eq!(code, -1);
+    let staged = std::fs::metadata(&rehearsal.input).unwrap().len();
+    let used: u64 =
+        rehearsal.objects("").iter().map(|o| std::fs::metadata(o).unwrap().len().next_multiple_of(4096)).sum();
+    disk.grow(&format!("{}k", (used + staged / 4) / 1024 + 16));
+    let mut run = rehearsal.until("", FULL);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(run.is_running() && !rehearsal.output.exists(), "it waits");
+    disk.grow("64m");
+    let (code, events) = run.ended();
+    assert_eq!((code, &events.last().unwrap()["frames_scored"]), (0, &0.into()), "{events:?}");
+    rehearsal.is_identical();
+    drop(disk);
+}
+
+#[test]
+fn row_10_a_disk_that_stays_full_ends_the_job_which_goes_on_later() {
+    let rehearsal = Rehearsal::new();
+    let work = rehearsal.bench.path("work");
+    let Some(disk) = on_small_disk(&work, "300k") else { return };
+    let (code, events, stderr) = finish(rehearsal.run(SLOW).env("RESTYLE_STORE_TIMES", "room=1000"));
+    let last = events.last().unwrap();
     assert_eq!((code, last["kind"].as_str()), (5, Some("disk_full")), "{last} {stderr}");
     assert!(!rehearsal.output.exists());
+    // A wait for room ends when the process is told to end.
+    let mut waiting = rehearsal.until(SLOW, FULL);
+    waiting.signal(rustix::process::Signal::TERM);
+    let told = std::time::Instant::now();
+    assert_eq!(waiting.wait().code(), Some(75));
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
     disk.grow("64m");
     let done = rehearsal.finishes("");
     println!("{done}");
     drop(disk);
+}
+
+#[test]
+fn row_10_without_a_small_disk_no_room_for_packs_and_segments_is_waited_out() {
+    let rehearsal = Rehearsal::new();
+    let mut run = rehearsal.run("");
+    run.env("RESTYLE_STORE_FAULTS", "append@2-6=before(full);create:seg@1-4=before(full);create:out@1-2=before(full)");
+    let done = crate::support::finished(&mut run);
+    rehearsal.is_identical();
+    assert!(done["storage_full_waits"].as_u64().unwrap() >= 11, "{done}");
+    assert_eq!(done["frames_scored"], FRAMES, "{done}");
+}
+
+#[test]
+fn row_15_a_work_folder_that_hangs_times_out_inside_the_attempts() {
+    let rehearsal = Rehearsal::new();
+    let mut run = rehearsal.run("");
+    run.env("RESTYLE_STORE_FAULTS", "create:seg@1=hang;create:out@1-2=hang;get@5=hang;list@2=hang;append@4=hang");
+    run.env("RESTYLE_STORE_TIMES", "call=1000");
+    crate::support::finished(&mut run);
+    rehearsal.is_identical();
+}
+
+#[test]
+fn scripts_and_times_of_the_store_that_mean_nothing_are_usage_errors() {
+    let rehearsal = Rehearsal::new();
+    for (variable, value) in [("RESTYLE_STORE_FAULTS", "create=burn"), ("RESTYLE_STORE_TIMES", "room=soon")] {
+        let (code, events, _) = finish(rehearsal.run("").env(variable, value));
+        assert_eq!((code, events.last().unwrap()["kind"].as_str()), (2, Some("usage")), "{variable}");
+    }
 }

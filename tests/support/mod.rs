@@ -35,10 +35,15 @@ impl Bench {
 
     /// The command with this folder as its state, no logs and the tiny style at a small width.
     pub fn run(&self, input: &Path, output: &Path) -> Command {
+        self.run_in("work", input, output)
+    }
+
+    /// The same with a work folder of this name.
+    pub fn run_in(&self, work: &str, input: &Path, output: &Path) -> Command {
         let mut command = restyle();
         command.arg("run").arg(input).arg(output);
         command.arg("--style").arg(self.path("tiny.safetensors"));
-        command.arg("--work-dir").arg(self.path("work"));
+        command.arg("--work-dir").arg(self.path(work));
         command.args(["--size", "48", "--preset", "ultrafast", "--json", "--progress", "none"]);
         command
     }

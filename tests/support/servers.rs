@@ -369,6 +369,8 @@ pub enum Treatment {
     LoseAnswer,
     /// Never answers; passes nothing on.
     Hang,
+    /// Passes it on, and stops in the middle of the answer: in its body where that is long, else in its head.
+    Stall,
 }
 
 /// Decides by the request's line, for instance `PUT /bucket/key HTTP/1.1`, and its number from 0.
@@ -455,7 +457,7 @@ fn serve(
             hanging.lock().unwrap().push(client);
             return Ok(());
         }
-        Treatment::Pass | Treatment::LoseAnswer => {}
+        Treatment::Pass | Treatment::LoseAnswer | Treatment::Stall => {}
     }
     let mut server = TcpStream::connect(upstream)?;
     // The last line of the head ends two bytes before its end; the header is none that is signed.
@@ -465,6 +467,13 @@ fn serve(
     if treatment == Treatment::LoseAnswer {
         let mut answer = Vec::new();
         server.read_to_end(&mut answer)?;
+        return Ok(());
+    }
+    if treatment == Treatment::Stall {
+        let mut answer = Vec::new();
+        server.read_to_end(&mut answer)?;
+        client.write_all(&answer[..answer.len() / 2])?;
+        hanging.lock().unwrap().push(client);
         return Ok(());
     }
     std::io::copy(&mut server, &mut client).map(drop)
