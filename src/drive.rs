@@ -4,7 +4,7 @@ use crate::calibrate::{self, Calibrated};
 use crate::config::Config;
 use crate::course::{Course, Packed, interrupted, verdict};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Finished, NodeEvent, Planned, Progress};
+use crate::event::{Event, Finished, NodeEvent, Planned, Progress, SegmentCommitted};
 use crate::job::{Job, Overwrite};
 use crate::pace::Pace;
 use crate::prepare::{Plan, Prepared};
@@ -337,16 +337,14 @@ impl Drive {
             log: Arc::clone(log),
             clock: Arc::clone(&self.clock),
         };
-        let mut on_news = |news: PassNews<'_>| match news {
-            PassNews::Frames { scored, adopted } => {
-                if let Some(progress) = pace.progress(scored, adopted) {
-                    self.tell(Event::Progress(progress));
-                }
-            }
-            PassNews::Node(kind) => {
-                if let Some(event) = NodeEvent::of(kind) {
-                    self.tell(Event::Node(event));
-                }
+        let mut on_news = |news: PassNews<'_>| {
+            let event = match news {
+                PassNews::Frames { scored, adopted } => pace.progress(scored, adopted).map(Event::Progress),
+                PassNews::Node(kind) => NodeEvent::of(kind).map(Event::Node),
+                PassNews::Segment { .. } => SegmentCommitted::of(&news).map(Event::Segment),
+            };
+            if let Some(event) = event {
+                self.tell(event);
             }
         };
         Ok(Pass::new(work, &self.control).run(&mut on_news)?)

@@ -1,6 +1,7 @@
 //! What a job tells while it runs; the JSON lines of the command are these events.
 
 use crate::error::{Error, ErrorKind};
+use restyle_actors::pass::PassNews;
 use restyle_engine::supervise::SupervisionEventKind;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -24,6 +25,8 @@ pub enum Event {
     },
     /// Something happened to a scorer node. For embedders; the command's JSON lines leave it out.
     Node(NodeEvent),
+    /// A segment stands. For embedders; the command's JSON lines leave it out.
+    Segment(SegmentCommitted),
     /// The output stands at OUTPUT; the last event of a job that succeeded.
     Finished(Finished),
     /// The job ended without an output; the last event of a job that did not.
@@ -136,6 +139,28 @@ impl NodeEvent {
             Kind::ZombieEnded { .. } | Kind::StageStarved | Kind::StageEnded { .. } => return None,
         };
         Some(Self { node: node.to_string(), what })
+    }
+}
+
+/// A segment that is in the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SegmentCommitted {
+    /// Which, counted from 0 by time; numbers may be left out.
+    pub segment: u64,
+    /// Its frames.
+    pub frames: u32,
+    /// Frames of it that an earlier run had scored.
+    pub frames_reused: u32,
+    /// Seconds from its opening until it stood.
+    pub seconds: f64,
+}
+
+impl SegmentCommitted {
+    /// Translates what a pass tells; `None` for other news.
+    pub(crate) fn of(news: &PassNews<'_>) -> Option<Self> {
+        let PassNews::Segment { segment, frames, adopted, took } = *news else { return None };
+        let seconds = took.as_secs_f64();
+        Some(Self { segment: u64::from(segment.0), frames, frames_reused: adopted, seconds })
     }
 }
 

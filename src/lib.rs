@@ -47,7 +47,7 @@ mod workers;
 pub use calibrate::Precision;
 pub use config::{Config, JobOptions, RawConfig};
 pub use error::{Error, ErrorKind};
-pub use event::{Event, NodeChange, NodeEvent};
+pub use event::{Event, NodeChange, NodeEvent, SegmentCommitted};
 pub use job::{Job, Overwrite};
 pub use pipeline::{JobControl, NextEvent, Pipeline, RunningJob};
 pub use restyle_engine::supervise::{NodeClass, NodeObservation, NodePhase};

@@ -23,6 +23,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How an open segment ended.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub enum Assembled {
         frames: u32,
         /// Frames of it that came from packs.
         adopted: u32,
+        /// From its opening until it stood.
+        took: Duration,
     },
     /// The pass ended before the segment did; frames that are not in a pack are lost.
     Abandoned {
@@ -150,11 +153,15 @@ impl Assembler {
 
     fn assemble(&self, open: &OpenSegment) -> Assembled {
         let (segment, ledger) = (open.segment, self.parts.segments.ledger());
+        let opened = self.parts.clock.now();
         let mut assembly = Assembly::new(self, open);
         let unwound = catch_unwind(AssertUnwindSafe(|| assembly.make(open)));
         let ended = unwound.unwrap_or_else(|_| Err(assembly.panicked()));
         let (explained, assembled) = match ended {
-            Ok(Some((frames, adopted))) => return Assembled::Committed { segment, frames, adopted },
+            Ok(Some((frames, adopted))) => {
+                let took = self.parts.clock.now().saturating_sub(opened);
+                return Assembled::Committed { segment, frames, adopted, took };
+            }
             Ok(None) => (AttemptEnd::Preempted, Assembled::Abandoned { segment }),
             Err(error) => (assembly.explain(&error), Assembled::Failed { segment, error }),
         };

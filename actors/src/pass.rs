@@ -102,6 +102,17 @@ pub enum PassNews<'a> {
     },
     /// Something happened to a scorer node.
     Node(&'a SupervisionEventKind),
+    /// A segment stands.
+    Segment {
+        /// Which.
+        segment: SegmentIndex,
+        /// Its frames.
+        frames: u32,
+        /// Frames of it that came from packs.
+        adopted: u32,
+        /// From its opening until it stood.
+        took: Duration,
+    },
 }
 
 /// How often a pass looks at its counters to tell progress and to keep its deadline.
@@ -359,7 +370,7 @@ impl<'a> Pass<'a> {
                     self.scorers_ended(running);
                 }
                 recv(running.assembled) -> assembled => match assembled {
-                    Ok(assembled) => self.segment_ended(assembled),
+                    Ok(assembled) => self.segment_ended(assembled, on_news),
                     // Every assembler has ended, so no segment is open and none will be.
                     Err(_) => break,
                 },
@@ -367,7 +378,7 @@ impl<'a> Pass<'a> {
                 default(LOOK) => {}
             }
             if self.has_hung(running) || self.control.is_late() {
-                self.abandon(running);
+                self.abandon(running, on_news);
                 break;
             }
         }
@@ -431,9 +442,10 @@ impl Pass<'_> {
         self.give_up.cancel();
     }
 
-    fn segment_ended(&mut self, assembled: Assembled) {
+    fn segment_ended(&mut self, assembled: Assembled, on_news: &mut dyn FnMut(PassNews<'_>)) {
         match assembled {
-            Assembled::Committed { segment, frames, adopted } => {
+            Assembled::Committed { segment, frames, adopted, took } => {
+                on_news(PassNews::Segment { segment, frames, adopted, took });
                 self.report.committed.insert(segment, (frames, adopted));
             }
             Assembled::Abandoned { segment } => tracing::debug!(%segment, "segment abandoned"),
@@ -445,7 +457,7 @@ impl Pass<'_> {
     }
 
     /// Leaves behind what did not end within the notice: a frame in a scorer counts as in flight.
-    fn abandon(&mut self, running: &Running) {
+    fn abandon(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
         self.stop.cancel();
         let _ = running.scorers.stop(Duration::ZERO);
         self.give_up.cancel();
@@ -453,7 +465,7 @@ impl Pass<'_> {
         let deadline = self.work.clock.now() + SEALING;
         let left = |clock: &dyn Clock| deadline.saturating_sub(clock.now());
         while let Ok(assembled) = running.assembled.recv_timeout(left(&*self.work.clock)) {
-            self.segment_ended(assembled);
+            self.segment_ended(assembled, on_news);
         }
     }
 

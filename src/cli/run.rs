@@ -44,8 +44,8 @@ pub(super) fn run(args: RunArgs) -> Result<(), Error> {
     let mut display = Display::new(mode);
     let mut told = |event: &Event| {
         show(&mut display, event);
-        // The lines of `--json` are a contract, and nodes are not in it.
-        if json && !matches!(event, Event::Node(_)) { output::write_json(event) } else { Ok(()) }
+        // The lines of `--json` are a contract, and nodes and segments are not in it.
+        if json && !matches!(event, Event::Node(_) | Event::Segment(_)) { output::write_json(event) } else { Ok(()) }
     };
     loop {
         match running.next_event(LOOK) {
@@ -110,7 +110,7 @@ fn show(display: &mut Display, event: &Event) {
             display.line(&summary(finished));
         }
         Event::Failed(_) => display.end(),
-        Event::Node(_) => {}
+        Event::Node(_) | Event::Segment(_) => {}
     }
 }
 

@@ -3,6 +3,7 @@
 use super::events::EventLog;
 use super::ident::{ClientJobId, Tenant};
 use super::job::{JobState, Record};
+use super::traces::AttemptSpan;
 use super::view::{CostView, EngineView, FrameRun, JobView, NodeSeconds, NodeState, ProgressView};
 use crate::pipeline::JobControl;
 use crate::serve::config::Prices;
@@ -40,6 +41,8 @@ pub(super) struct Live {
     pub(super) engine: Option<EngineView>,
     pub(super) job: Option<String>,
     pub(super) warnings: Vec<String>,
+    /// Of the attempt that runs, where traces are made.
+    pub(super) span: Option<AttemptSpan>,
     /// While an attempt runs.
     pub(super) control: Option<JobControl>,
     /// Nodes that the attempt that runs was built with, and their names.

@@ -35,6 +35,7 @@ mod storage;
 mod styles;
 mod tally;
 mod time;
+mod traces;
 pub mod view;
 mod watch;
 

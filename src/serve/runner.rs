@@ -158,6 +158,8 @@ fn begin(inner: &Arc<Inner>, entry: &Arc<Entry>) {
 fn attempt(inner: &Inner, entry: &Entry) {
     let config = inner.config();
     let begun = inner.clock.now();
+    let span = inner.tracer.as_ref().map(|tracer| tracer.begin(entry));
+    entry.lock().live.span = span;
     let result = submit(inner, entry, &config).and_then(|running| follow(inner, entry, running));
     let (wish, used) = {
         let mut state = entry.lock();
@@ -178,6 +180,9 @@ fn attempt(inner: &Inner, entry: &Entry) {
             finish(inner, entry, used, &finished);
         }
         Err(error) => stopped(inner, entry, used, wish, &error),
+    }
+    if let Some((tracer, span)) = inner.tracer.as_ref().zip(span) {
+        tracer.end(&span, entry);
     }
 }
 
@@ -314,6 +319,12 @@ fn told(inner: &Inner, entry: &Entry, event: Event) {
             inner.tally.node(&node.what);
             nodes::note(inner, entry, &node);
             entry.events.push(JobEventKind::Node, json!(node));
+        }
+        Event::Segment(segment) => {
+            let span = entry.lock().live.span;
+            if let Some((tracer, span)) = inner.tracer.as_ref().zip(span) {
+                tracer.segment(&span, &segment);
+            }
         }
         // Both come again as what the attempt came to.
         Event::Finished(_) | Event::Failed(_) => {}

@@ -15,6 +15,7 @@ use super::queue::Turns;
 use super::styles;
 use super::tally::Tally;
 use super::time;
+use super::traces::Tracer;
 use super::view::{Health, JobFilter, JobPage, JobView, NodeSeconds, StyleView};
 use super::watch::{self, Look, Waker};
 use crate::scorers::Shelf;
@@ -80,6 +81,8 @@ pub(super) struct Inner {
     pub(super) marks: Mutex<BTreeMap<Key, Mark>>,
     /// Wakes the thread that forgets jobs.
     pub(super) forgetting: Bell,
+    /// Where spans go, if anywhere.
+    pub(super) tracer: Option<Tracer>,
 }
 
 /// Every job, by key and by age.
@@ -109,6 +112,7 @@ impl Service {
     fn start_with(config: ServeConfig, clock: Arc<dyn Clock>) -> Result<Self, ServiceError> {
         let journal = Journal::open(&config.work_place(), &config.home())?;
         let shelf = Arc::new(Shelf::new(Arc::clone(&clock), config.nodes.max));
+        let tracer = config.otlp.as_deref().map(|at| Tracer::start(at, Arc::clone(&clock))).transpose()?;
         let inner = Arc::new(Inner {
             clock,
             journal,
@@ -134,6 +138,7 @@ impl Service {
             resident_at_start: super::memory::resident(),
             marks: Mutex::default(),
             forgetting: Bell::default(),
+            tracer,
         });
         for record in inner.journal.load()? {
             inner.add(record);

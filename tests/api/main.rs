@@ -18,6 +18,7 @@ mod metrics;
 mod openapi;
 mod packaging;
 mod tls;
+mod traces;
 mod verbs;
 mod watch;
 mod webhooks;

@@ -10,7 +10,7 @@ use std::net::TcpListener;
 const SECRET: &str = "a secret of the operator's";
 
 /// Takes one message and answers with `status`; returns head and body.
-fn receive(listener: &TcpListener, status: &str) -> (String, Vec<u8>) {
+pub fn receive(listener: &TcpListener, status: &str) -> (String, Vec<u8>) {
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);

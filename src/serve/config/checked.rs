@@ -48,6 +48,8 @@ pub struct ServeConfig {
     pub allow: Vec<String>,
     /// Limits of requests.
     pub limits: HttpLimits,
+    /// Collector of traces, an `http:` or `https:` address without its `/v1/traces`.
+    pub otlp: Option<String>,
     /// Whom to tell what happens.
     pub webhooks: Vec<Webhook>,
     /// What is watched; at least one, names differ.
@@ -157,6 +159,7 @@ impl ServeFile {
             tokens: self.tokens.map(|file| base.join(file)),
             allow: self.allow.unwrap_or_default(),
             limits: limits(self.limits.unwrap_or_default())?,
+            otlp: self.otlp.map(collector).transpose()?,
             webhooks: self.webhook.into_iter().map(|w| webhook(w, base)).collect::<Result<_, _>>()?,
             routes: routes(self.route, base)?,
             device,
@@ -320,6 +323,17 @@ fn limits(file: LimitsFile) -> Result<HttpLimits, Error> {
         requests_per_second: within("limits.requests_per_second", file.requests_per_second.unwrap_or(100), 1, 100_000)?,
         header_time,
     })
+}
+
+fn collector(url: String) -> Result<String, Error> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match rest {
+        None => Err(refused("otlp is not http: or https:")),
+        Some(rest) if rest.contains(['@', '?', '#']) => {
+            Err(refused("otlp holds more than a host, a port and a path: credentials do not belong into this file"))
+        }
+        Some(_) => Ok(url),
+    }
 }
 
 fn webhook(file: WebhookFile, base: &Path) -> Result<Webhook, Error> {

@@ -42,6 +42,8 @@ pub struct ServeFile {
     pub allow: Option<Vec<String>>,
     /// Limits of requests.
     pub limits: Option<LimitsFile>,
+    /// Collector of traces, as `http://127.0.0.1:4318`; none are made without it.
+    pub otlp: Option<String>,
     /// Whom to tell what happens.
     #[serde(default)]
     pub webhook: Vec<WebhookFile>,
