@@ -177,7 +177,7 @@ impl Sending {
         let body = json!({"resourceSpans": [{"resource": {"attributes": service}, "scopeSpans": [scope]}]}).to_string();
         for pause in PAUSES.iter().map(Some).chain([None]) {
             let request = self.client.post(&self.url).header("content-type", "application/json").body(body.clone());
-            let why = match self.runtime.block_on(request.send()) {
+            let why = match self.runtime.block_on(async { request.send().await }) {
                 Ok(answer) if answer.status().is_success() => return,
                 Ok(answer) => answer.status().to_string(),
                 Err(error) => error.without_url().to_string(),
