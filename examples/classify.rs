@@ -134,7 +134,7 @@ pub fn label(request: &Request, control: &PassControl, on_frame: &mut dyn FnMut(
                 on_frame(before + scored);
             }
         })?;
-        frames_scored += report.frames_scored;
+        frames_scored += report.committed.values().map(|(frames, adopted)| u64::from(frames - adopted)).sum::<u64>();
         if report.interrupted {
             return Ok(stopped(frames_scored));
         }

@@ -456,19 +456,6 @@ impl Pass<'_> {
         }
     }
 
-    /// Leaves behind what did not end within the notice: a frame in a scorer counts as in flight.
-    fn abandon(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
-        self.stop.cancel();
-        let _ = running.scorers.stop(Duration::ZERO);
-        self.give_up.cancel();
-        // The packs of open segments are sealed by their assemblers, which wait for nothing any more.
-        let deadline = self.work.clock.now() + SEALING;
-        let left = |clock: &dyn Clock| deadline.saturating_sub(clock.now());
-        while let Ok(assembled) = running.assembled.recv_timeout(left(&*self.work.clock)) {
-            self.segment_ended(assembled, on_news);
-        }
-    }
-
     fn take_node_events(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
         for event in running.scorers.events().try_iter() {
             on_news(PassNews::Node(&event.kind));

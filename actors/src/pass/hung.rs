@@ -3,14 +3,16 @@
 //! Their threads cannot be ended and may hold the segment for ever, so the whole generation is given up: what was packed stands, and the next pass
 //! begins with new threads what is not finished. A thread that wakes up later can do no harm: everything it writes is created once.
 
-use super::{Pass, Running};
+use super::{Pass, PassNews, Running, SEALING};
 use crate::assemble::Attempt;
 use crate::error::ActorError;
+use restyle_engine::clock::Clock;
 use restyle_engine::item::ItemIndex;
 use restyle_engine::ledger::AttemptEnd;
 use restyle_engine::supervise::{StageHandle, SupervisionEventKind};
 use restyle_engine::worker::{ExitReason, NodeId};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 impl Pass<'_> {
     /// Tells whether a decoder or an encoder hangs, and puts on record which segment it hangs at.
@@ -20,6 +22,19 @@ impl Pass<'_> {
         let before = self.report.failures.len();
         self.report.failures.extend(decoder.into_iter().chain(encoder));
         self.report.failures.len() > before
+    }
+
+    /// Leaves behind what did not end within the notice: a frame in a scorer counts as in flight.
+    pub(super) fn abandon(&mut self, running: &Running, on_news: &mut dyn FnMut(PassNews<'_>)) {
+        self.stop.cancel();
+        let _ = running.scorers.stop(Duration::ZERO);
+        self.give_up.cancel();
+        // The packs of open segments are sealed by their assemblers, which wait for nothing any more.
+        let deadline = self.work.clock.now() + SEALING;
+        let left = |clock: &dyn Clock| deadline.saturating_sub(clock.now());
+        while let Ok(assembled) = running.assembled.recv_timeout(left(&*self.work.clock)) {
+            self.segment_ended(assembled, on_news);
+        }
     }
 
     /// Says at which frame.
