@@ -95,7 +95,7 @@ fn files_folders_and_long_lives_are_refused() {
 }
 
 #[test]
-fn a_signature_that_is_over_is_told_as_such() {
+fn a_signature_that_is_over_is_refused_and_not_shown() {
     let Some(azurite) = azurite() else { return };
     assert!(azurite.container("over"));
     let access = azblob_access(&azurite.endpoint());
@@ -108,5 +108,7 @@ fn a_signature_that_is_over_is_told_as_such() {
     let mut upload = restyle_actors::storage::Upload::begin(&given, 100).unwrap().unwrap();
     let sent = upload.write(b"content".to_vec()).and_then(|()| upload.finish());
     let message = sent.unwrap_err().to_string();
-    assert!(message.contains("have expired") && !message.contains("sig="), "{message}");
+    // Azure says that the time is over; Azurite says only that it may not.
+    assert!(message.contains("permission denied") && message.contains("AZURE_STORAGE_SAS_TOKEN"), "{message}");
+    assert!(!message.contains("sig="), "{message}");
 }
