@@ -340,8 +340,8 @@ mod tests {
 
     #[test]
     fn the_work_store_may_be_an_object_store() {
-        let (config, _) = RawConfig { work_dir: Some("s3://work/a/".into()), ..RawConfig::default() }.check().unwrap();
-        assert_eq!(config.work_store.unwrap().to_string(), "s3://work/a/");
+        let (config, _) = RawConfig { work_dir: Some("s3://films/a/".into()), ..RawConfig::default() }.check().unwrap();
+        assert_eq!(config.work_store.unwrap().to_string(), "s3://films/a/");
         let (config, _) = RawConfig { work_dir: Some("/w".into()), ..RawConfig::default() }.check().unwrap();
         assert!(config.work_store.is_none() && config.work_dir == std::path::Path::new("/w"));
     }
