@@ -1,9 +1,12 @@
 //! Why a job did not finish, as a stable kind with a fixed exit code.
 
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What went wrong, coarse enough to act on; stable across releases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -47,20 +50,8 @@ impl ErrorKind {
     /// Returns the kind of a name as JSON has it.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        use ErrorKind::*;
-        let all = [
-            JobFailed,
-            Usage,
-            InputUnreadable,
-            InputRefused,
-            InputChanged,
-            Configuration,
-            Storage,
-            DiskFull,
-            Device,
-            Interrupted,
-        ];
-        all.into_iter().find(|kind| kind.name() == name)
+        let name: StrDeserializer<'_, serde::de::value::Error> = name.into_deserializer();
+        Self::deserialize(name).ok()
     }
 
     /// Returns the kind as it is printed in JSON.

@@ -1,14 +1,14 @@
 //! Everything that a caller sees, as it changes: one stream for whoever looks at the whole service.
 
 use super::api::Api;
-use super::body::{ClientGone, PieceWriter, Piped};
+use super::body::{ClientGone, PieceWriter};
 use super::caller::Caller;
 use super::problem::Problem;
+use super::sse::event_stream;
 use crate::serve::ident::{ClientJobId, Scope, Tenant};
 use crate::serve::job::JobState;
 use crate::serve::service::Service;
 use crate::serve::view::{JobFilter, JobView};
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
 use crossbeam_channel::{Receiver, select, tick};
@@ -44,11 +44,7 @@ pub(super) async fn feed(api: web::Data<Api>, caller: Caller) -> Result<HttpResp
         .name("restyle-feed".to_owned())
         .spawn(move || feed.run(&changes, &ending, permit))
         .map_err(|e| Problem::busy(format!("no thread can be had for a stream: {e}")))?;
-    Ok(HttpResponse::Ok()
-        .insert_header((CONTENT_TYPE, "text/event-stream"))
-        .insert_header((CACHE_CONTROL, "no-store"))
-        .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
-        .body(Piped::endless(pieces)))
+    Ok(event_stream(pieces))
 }
 
 /// One caller's stream.

@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crossbeam_channel::{Receiver, select};
 use serde::Deserialize;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::IntoParams;
 
 /// Proxies close connections that say nothing; a client that went away is noticed by then as well.
@@ -69,11 +69,16 @@ pub(super) async fn events(
         .name("restyle-events".to_owned())
         .spawn(move || pump(&stream, &ending, &writer, permit))
         .map_err(|e| Problem::busy(format!("no thread can be had for a stream: {e}")))?;
-    Ok(HttpResponse::Ok()
+    Ok(event_stream(pieces))
+}
+
+/// The answer that carries events until either side ends it; no cache and no proxy may hold them back.
+pub(super) fn event_stream(pieces: mpsc::Receiver<Bytes>) -> HttpResponse {
+    HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-store"))
         .insert_header((HeaderName::from_static("x-accel-buffering"), "no"))
-        .body(Piped::endless(pieces)))
+        .body(Piped::endless(pieces))
 }
 
 fn last_seen(request: &HttpRequest) -> Result<Option<u64>, Problem> {
