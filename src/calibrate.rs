@@ -12,8 +12,10 @@ use restyle_models::pixels::Picture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Frames that are compared.
-const FRAMES: u64 = 4;
+/// Frames that are compared: one of so many, within bounds, so that a short clip does not spend its time on them.
+const CLIP_FRAMES_PER_FRAME: u64 = 60;
+const FRAMES_MIN: u64 = 2;
+const FRAMES_MAX: u64 = 4;
 /// They are spread over so many of the first frames: what lies further back is not worth decoding twice.
 const REACH_FRAMES: u64 = 240;
 
@@ -109,7 +111,8 @@ fn refusal(found: &Calibration) -> String {
 fn sample(prepared: &Prepared, plan: &Plan, cancel: &CancelToken) -> Result<Vec<Picture>, Error> {
     let options = DecodeOptions { conceal: plan.conceal, cancel: cancel.clone(), ..DecodeOptions::default() };
     let mut decoder = FrameDecoder::open(Arc::clone(&prepared.blob), &plan.source, options)?;
-    let reach = plan.source.video.frames_about.unwrap_or(REACH_FRAMES).clamp(FRAMES, REACH_FRAMES);
+    let reach = plan.source.video.frames_about.unwrap_or(REACH_FRAMES).clamp(FRAMES_MIN, REACH_FRAMES);
+    let wanted = (reach / CLIP_FRAMES_PER_FRAME).clamp(FRAMES_MIN, FRAMES_MAX);
     let mut pictures = Vec::new();
     for number in 0..reach {
         // Damage further on is for the job itself to report.
@@ -119,7 +122,7 @@ fn sample(prepared: &Prepared, plan: &Plan, cancel: &CancelToken) -> Result<Vec<
             Err(_) if !pictures.is_empty() && !cancel.is_cancelled() => break,
             Err(error) => return Err(error.into()),
         };
-        if number % (reach / FRAMES) == 0 && (pictures.len() as u64) < FRAMES {
+        if number % (reach / wanted) == 0 && (pictures.len() as u64) < wanted {
             pictures.push(frame.picture);
         }
     }

@@ -18,12 +18,11 @@ use restyle_actors::encode::SegmentEncoder;
 use restyle_actors::feed::PassOrder;
 use restyle_actors::pass::{Pass, PassNews, PassReport, PassWork};
 use restyle_actors::scored_log::ScoredLog;
-use restyle_actors::timed_store::{Spent, TimedStore};
 use restyle_actors::writer::{SegmentWriter, VideoWriter};
 use restyle_engine::clock::Clock;
 use restyle_engine::fault;
 use restyle_engine::item::SegmentIndex;
-use restyle_engine::ledger::{Adopted, Ledger, PublishedOutput, Scan, SegmentLedger};
+use restyle_engine::ledger::{Adopted, Ledger, MeteredStore, PublishedOutput, Scan, SegmentLedger};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -60,7 +59,7 @@ struct Opened {
     /// Where files of the job lie that are no objects: what is staged, hints.
     folder: PathBuf,
     store: WorkStore,
-    ledger_time: Spent,
+    metered: MeteredStore,
     lock: WorkLock,
 }
 
@@ -75,7 +74,7 @@ struct Claimed {
     ledger: Ledger,
     folder: PathBuf,
     store: WorkStore,
-    ledger_time: Spent,
+    metered: MeteredStore,
     lock: WorkLock,
 }
 
@@ -176,14 +175,14 @@ impl Drive {
             store.watch_leases();
         }
         let folder = store.job_folder(&prepared.id);
-        let (timed, ledger_time) = TimedStore::new(Arc::clone(store.objects()), Arc::clone(&self.clock));
-        let ledger = Ledger::new(Arc::new(timed), prepared.id, writer);
-        Ok(Claimed { ledger, folder, store, ledger_time, lock })
+        let metered = MeteredStore::new(Arc::clone(store.objects()), Arc::clone(&self.clock));
+        let ledger = Ledger::new(Arc::new(metered.clone()), prepared.id, writer);
+        Ok(Claimed { ledger, folder, store, metered, lock })
     }
 
     /// Begins the job or goes on with it.
     fn open(&self, job: &Job, prepared: &Prepared, claimed: Claimed) -> Result<Opened, Error> {
-        let Claimed { ledger, folder, store, ledger_time, lock } = claimed;
+        let Claimed { ledger, folder, store, metered, lock } = claimed;
         if job.fresh {
             crate::jobs::forget(&ledger, &folder)?;
         }
@@ -210,7 +209,7 @@ impl Drive {
         if let Some(message) = calibrated.as_ref().and_then(|c| c.warning.as_deref()) {
             self.warn(message);
         }
-        Ok(Opened { segments: ledger.segments(&stated), ledger, plan, calibrated, folder, store, ledger_time, lock })
+        Ok(Opened { segments: ledger.segments(&stated), ledger, plan, calibrated, folder, store, metered, lock })
     }
 
     fn lock(&self, store: &WorkStore, prepared: &Prepared, writer: &str) -> Result<WorkLock, Error> {
@@ -370,7 +369,7 @@ impl Drive {
             bytes: output.bytes,
             blake3: output.blake3.to_string(),
             nothing_to_do: true,
-            ledger_seconds: claimed.ledger_time.total().as_secs_f64(),
+            ledger_seconds: claimed.metered.stats().call_time().as_secs_f64(),
             storage_full_waits: claimed.store.full_waits(),
             objects_damaged: 0,
         })
@@ -398,7 +397,7 @@ impl Drive {
             bytes: output.bytes,
             blake3: output.blake3.to_string(),
             nothing_to_do: false,
-            ledger_seconds: opened.ledger_time.total().as_secs_f64(),
+            ledger_seconds: opened.metered.stats().call_time().as_secs_f64(),
             storage_full_waits: opened.store.full_waits(),
             objects_damaged: tally.damaged.len() as u64,
         })

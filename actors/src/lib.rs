@@ -25,7 +25,6 @@ pub mod source;
 pub mod source_info;
 pub mod storage;
 pub mod task;
-pub mod timed_store;
 pub mod tracks;
 pub mod writer;
 

@@ -122,6 +122,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Error> {
         seed: args.seed,
         rate: args.rate,
         steady_rate: args.steady_rate,
+        steady_noise: args.steadiness_noise,
         weights,
         checkpoint_every: args.checkpoint_every,
         preview: args.preview.clone(),

@@ -31,6 +31,10 @@ pub struct Tallied {
     pub node_failures: u64,
     /// Microseconds in calls of the work store, of attempts that finished.
     pub store_micros: u64,
+    /// Times that writers waited for room in the work store, of attempts that finished.
+    pub storage_full_waits: u64,
+    /// Damaged objects that were found in the work store and made again, of attempts that finished.
+    pub objects_damaged: u64,
     /// Seconds of nodes, by class.
     pub node_seconds: NodeSeconds,
 }
@@ -48,6 +52,8 @@ pub(super) struct Tally {
     restarts: AtomicU64,
     node_failures: AtomicU64,
     store_micros: AtomicU64,
+    storage_full_waits: AtomicU64,
+    objects_damaged: AtomicU64,
     dedicated_micros: AtomicU64,
     low_priority_micros: AtomicU64,
     handed: Mutex<BTreeMap<&'static str, Handed>>,
@@ -95,6 +101,8 @@ impl Tally {
         add(&self.frames_redone, finished.frames_rescored);
         add(&self.attempts_finished, 1);
         add(&self.store_micros, micros(finished.ledger_seconds));
+        add(&self.storage_full_waits, finished.storage_full_waits);
+        add(&self.objects_damaged, finished.objects_damaged);
     }
 
     /// An attempt failed because of so many frames.
@@ -187,6 +195,8 @@ impl Service {
             restarts: read(&tally.restarts),
             node_failures: read(&tally.node_failures),
             store_micros: read(&tally.store_micros),
+            storage_full_waits: read(&tally.storage_full_waits),
+            objects_damaged: read(&tally.objects_damaged),
             node_seconds: NodeSeconds {
                 dedicated: seconds(&tally.dedicated_micros),
                 low_priority: seconds(&tally.low_priority_micros),

@@ -53,7 +53,7 @@ fn refuse_unused(codec: VideoCodec, request: &EncodeRequest) -> Result<()> {
 }
 
 fn x264(request: &EncodeRequest, hdr: &HdrInfo, limited_range: bool) -> Result<Vec<(String, String)>> {
-    let preset = named_preset(request, "fast")?;
+    let preset = named_preset(request, "veryfast")?;
     let lookahead = match preset {
         "ultrafast" | "superfast" => 0,
         "veryfast" => 10,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::store::{Creation, ObjectEntry, ObjectLog, ObjectStore, StoreError};
 use crate::clock::{Clock, micros};
@@ -20,6 +21,13 @@ pub struct StoreStats {
     pub read_bytes: u64,
     /// Time inside calls.
     pub call_micros: u64,
+}
+
+impl StoreStats {
+    /// Time inside calls.
+    pub fn call_time(&self) -> Duration {
+        Duration::from_micros(self.call_micros)
+    }
 }
 
 impl Measured for StoreStats {

@@ -276,10 +276,12 @@ fn had_room<T>(done: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 impl OpenPack {
     fn add(&mut self, item: &PackedItem, payload: &[u8], now: Duration) -> Result<(), StoreError> {
         let (head, digest) = frame_item(&self.seal, item, payload);
-        for bytes in [&head[..], payload, &digest[..]] {
-            match &mut self.body {
-                PackBody::Log(log) => log.append(bytes)?,
-                PackBody::Buffer(buffer) => buffer.extend_from_slice(bytes),
+        match &mut self.body {
+            // One call for the whole item: a call is handed to another thread and back, and where every core scores,
+            // the wait for one costs more than copying the item.
+            PackBody::Log(log) => log.append(&[&head[..], payload, &digest[..]].concat())?,
+            PackBody::Buffer(buffer) => {
+                [&head[..], payload, &digest[..]].into_iter().for_each(|part| buffer.extend_from_slice(part));
             }
         }
         if self.items_waiting == 0 {

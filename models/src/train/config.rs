@@ -77,6 +77,8 @@ pub struct TrainConfig {
     pub rate: f64,
     /// Peak learning rate of the steadying stage.
     pub steady_rate: f64,
+    /// Largest deviation of the noise that the moved view of the steadying stage carries, colours 0..1.
+    pub steady_noise: f64,
     /// Largest norm of a gradient.
     pub clip: f64,
     /// Weights of the loss.
@@ -106,6 +108,7 @@ impl TrainConfig {
             seed: 1,
             rate: 3e-3,
             steady_rate: 1e-3,
+            steady_noise: 0.03,
             clip: 10.0,
             weights: LossWeights::default(),
             checkpoint_every: 200,
@@ -133,6 +136,9 @@ impl TrainConfig {
             if !(rate.is_finite() && rate > 0.0) {
                 return refuse(format!("{name} {rate}: expected a number above 0"));
             }
+        }
+        if !(0.0..=1.0).contains(&self.steady_noise) {
+            return refuse(format!("steady noise {}: expected 0 to 1", self.steady_noise));
         }
         let weights = &self.weights;
         let terms = [weights.content, weights.style, weights.variation, weights.range, weights.steadiness];

@@ -25,8 +25,6 @@ const FLAT_VARIATION: f32 = 1e-7;
 const FLAT_VIEWS_MAX: u32 = 8;
 /// Largest shift of the steadying stage, pixels.
 const SHIFT_MAX: i32 = 7;
-/// Largest deviation of its noise, of colours 0..1.
-const NOISE_MAX: f32 = 0.03;
 
 /// The terms of one iteration's loss, unweighted, and their weighted sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -201,7 +199,7 @@ impl Trainer {
         let (styled, steadiness) = if is_steady {
             let mut shift = || random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX;
             let shift = (shift(), shift());
-            let noise = random.between(0.0, NOISE_MAX);
+            let noise = random.between(0.0, self.config.steady_noise as f32);
             let moved = self.photos.render(&view, size, shift, noise, &mut random)?;
             let both = self.network.forward(&Tensor::cat(&[&content, &moved], 0)?)?;
             let styled = both.narrow(0, 0, 1)?;

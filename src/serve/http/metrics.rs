@@ -189,6 +189,10 @@ fn count_work(encoder: &mut DescriptorEncoder<'_>, service: &Service) -> Result<
     counters(encoder, "restyle_node_seconds", "Seconds that scorer nodes worked, by class", "class", &seconds)?;
     let stores = [("work", tallied.store_micros as f64)];
     counters(encoder, "restyle_store_call_micros", "Microseconds in calls of a store", "store", &stores)?;
+    let full = [("work", tallied.storage_full_waits as f64)];
+    counters(encoder, "restyle_store_full_waits", "Times that a store without room was waited for", "store", &full)?;
+    let damaged = [("work", tallied.objects_damaged as f64)];
+    counters(encoder, "restyle_store_damaged_objects", "Damaged objects that were made again", "store", &damaged)?;
     let phases: Vec<(&str, f64)> = service.phase_seconds().into_iter().collect();
     counters(encoder, "restyle_job_phase_seconds", "Seconds that jobs spent, by phase", "phase", &phases)?;
     count_hand_offs(encoder, service)
