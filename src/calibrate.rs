@@ -1,13 +1,16 @@
 //! Reduced precision of a job: a few frames of its source are scored both ways, and what was found is one object of the
 //! ledger that every worker and every later run reads.
 
+use crate::config::cores;
+use crate::course::interrupted;
 use crate::error::{Error, ErrorKind};
 use crate::prepare::{Plan, Prepared};
 use restyle_actors::decode::{DecodeOptions, FrameDecoder};
 use restyle_engine::CancelToken;
 use restyle_engine::fault;
 use restyle_engine::ledger::Ledger;
-use restyle_models::calibrate::{Calibration, PSNR_MIN, calibrate};
+use restyle_models::calibrate::{Calibration, PSNR_MIN, calibrate, has_texture};
+use restyle_models::device::DeviceChoice;
 use restyle_models::pixels::Picture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -68,11 +71,15 @@ pub(crate) fn fixed(
     ledger: &Ledger,
     prepared: &Prepared,
     plan: &Plan,
-    threads: usize,
+    device: DeviceChoice,
     cancel: &CancelToken,
 ) -> Result<Option<Calibrated>, Error> {
     if plan.precision.is_full() {
         return Ok(None);
+    }
+    if device != DeviceChoice::Cpu {
+        let message = "reduced precision is of the processor: a card computes in bfloat16 anyway; leave it out, or add --device cpu";
+        return Err(Error::new(ErrorKind::Usage, message));
     }
     let weights = prepared.style.sole_network().ok_or_else(|| {
         let message =
@@ -83,8 +90,9 @@ pub(crate) fn fixed(
         Some(standing) => standing,
         None => {
             let pictures = sample(prepared, plan, cancel)?;
-            let found = calibrate(weights, threads, &pictures, plan.score_width)
-                .map_err(|e| Error::from(restyle_actors::ActorError::from(e)))?;
+            let found = calibrate(weights, cores(), &pictures, plan.score_width, &|| !cancel.is_cancelled())
+                .map_err(|e| Error::from(restyle_actors::ActorError::from(e)))?
+                .ok_or_else(interrupted)?;
             fault::point("calibrate:before");
             let standing = ledger.fix_calibration(&found)?.value;
             fault::point("calibrate:after");
@@ -102,7 +110,7 @@ pub(crate) fn fixed(
 fn refusal(found: &Calibration) -> String {
     let psnr = found.psnr_db.map_or_else(|| "nothing that can be compared".to_owned(), |db| format!("{db:.1} dB"));
     format!(
-        "reduced precision gives {psnr} on {} frames of this clip, less than {PSNR_MIN} dB: full precision is used",
+        "reduced precision gives {psnr} on {} frames of this clip, expected at least {PSNR_MIN} dB: full precision is used",
         found.frames
     )
 }
@@ -114,6 +122,7 @@ fn sample(prepared: &Prepared, plan: &Plan, cancel: &CancelToken) -> Result<Vec<
     let reach = plan.source.video.frames_about.unwrap_or(REACH_FRAMES).clamp(FRAMES_MIN, REACH_FRAMES);
     let wanted = (reach / CLIP_FRAMES_PER_FRAME).clamp(FRAMES_MIN, FRAMES_MAX);
     let mut pictures = Vec::new();
+    let mut due = 0;
     for number in 0..reach {
         // Damage further on is for the job itself to report.
         let frame = match decoder.next_frame() {
@@ -122,8 +131,10 @@ fn sample(prepared: &Prepared, plan: &Plan, cancel: &CancelToken) -> Result<Vec<
             Err(_) if !pictures.is_empty() && !cancel.is_cancelled() => break,
             Err(error) => return Err(error.into()),
         };
-        if number % (reach / wanted) == 0 && (pictures.len() as u64) < wanted {
+        // A black beginning says nothing: the next frame that shows something stands in.
+        if number >= due && has_texture(&frame.picture) {
             pictures.push(frame.picture);
+            due += reach / wanted;
         }
     }
     Ok(pictures)

@@ -204,8 +204,7 @@ impl Drive {
             );
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let calibrated = calibrate::fixed(&ledger, prepared, &plan, threads, self.control.token())?;
+        let calibrated = calibrate::fixed(&ledger, prepared, &plan, self.config.device, self.control.token())?;
         if let Some(message) = calibrated.as_ref().and_then(|c| c.warning.as_deref()) {
             self.warn(message);
         }

@@ -157,15 +157,17 @@ impl StyleModel for Shelved {
         let Some(model) = self.model.as_mut() else {
             return Err(ModelError::Device("the network is gone: this is a bug in restyle".to_owned()));
         };
+        // Unless it comes back, and well: a panic is caught further up.
+        let was_sound = std::mem::replace(&mut self.is_sound, false);
         let painted = model.stylize(pictures, options);
-        self.is_sound &= painted.is_ok();
+        self.is_sound = was_sound && painted.is_ok();
         painted
     }
 }
 
 impl Drop for Shelved {
     fn drop(&mut self) {
-        let model = self.model.take().filter(|_| self.is_sound && !std::thread::panicking());
+        let model = self.model.take().filter(|_| self.is_sound);
         let mut state = self.shelf.lock();
         state.used -= 1;
         if let Some(model) = model {
@@ -178,11 +180,13 @@ impl Drop for Shelved {
 mod tests {
     use super::*;
     use restyle_engine::clock::ManualClock;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     struct Nothing;
 
     impl StyleModel for Nothing {
-        fn stylize(&mut self, _: &[&Picture], _: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
+        fn stylize(&mut self, _: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
+            assert_ne!(options.score_width, Some(0), "as told");
             Err(ModelError::Device("nothing".to_owned()))
         }
     }
@@ -212,9 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn one_that_failed_is_not_kept() {
+    fn one_that_failed_or_panicked_is_not_kept() {
         let (shelf, mut built) = (Arc::new(Shelf::new(ManualClock::shared(), 2)), 0);
-        let mut model = take(&shelf, "a", &mut built);
         let format = restyle_models::pixels::PixelFormat {
             layout: restyle_models::pixels::Layout::Rgb,
             bits: 8,
@@ -222,8 +225,13 @@ mod tests {
             matrix: restyle_models::pixels::ColorMatrix::Rgb,
             site: restyle_models::pixels::ChromaSite::Center,
         };
-        assert!(model.stylize(&[], &StylizeOptions { score_width: None, output: format }).is_err());
-        drop(model);
-        assert!(shelf.is_empty() && shelf.lock().used == 0);
+        for score_width in [None, Some(0)] {
+            let mut model = take(&shelf, "a", &mut built);
+            let painted =
+                catch_unwind(AssertUnwindSafe(|| model.stylize(&[], &StylizeOptions { score_width, output: format })));
+            assert!(painted.is_err() || painted.is_ok_and(|painted| painted.is_err()));
+            drop(model);
+            assert!(shelf.is_empty() && shelf.lock().used == 0, "{score_width:?}");
+        }
     }
 }

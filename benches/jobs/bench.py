@@ -52,7 +52,7 @@ class Scoring:
         self.passes = passes
         command = [str(part) for part in (program, weights, width, height, 1, frame, folder / "out.f32")]
         pipe = subprocess.PIPE
-        self.processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(os.cpu_count())]
+        self.processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(len(os.sched_getaffinity(0)))]
         for process in self.processes:
             process.stdout.readline()
         self.passed(1)
@@ -96,7 +96,7 @@ def programs(args, clip, width, height, frames, folder):
     model.write_bytes(export(args.weights, width, height))
     run = [args.restyle, "run", clip, out, "--style", args.weights, "--work-dir", work, "--fresh", "--overwrite"]
     shipped = [part if part != args.weights else SHIPPED for part in run]
-    passes = max(4, frames // os.cpu_count() // 2)
+    passes = max(4, frames // len(os.sched_getaffinity(0)) // 2)
     return [
         Scoring(args.forward, args.weights, width, height, passes, folder),
         Command("restyle run", out, [*run, "--json", "--progress", "none"]),
@@ -136,7 +136,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="640x360,1280x720")
     args = parser.parse_args()
-    print(f"{processor()}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; {args.clip.name}, {args.frames} frames, {args.rounds} rounds, medians")
+    print(f"{processor()}, {len(os.sched_getaffinity(0))} processors, load {os.getloadavg()[0]:.1f}; {args.clip.name}, {args.frames} frames, {args.rounds} rounds, medians")
     for size in args.sizes.split(","):
         compare(args, *map(int, size.split("x")))
 

@@ -54,9 +54,11 @@ fn through_a_channel() {
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             let receiver = receiver.clone();
-            scope.spawn(move || receiver.iter().for_each(|payload| {
-                let _ = black_box(work(payload));
-            }));
+            scope.spawn(move || {
+                receiver.iter().for_each(|payload| {
+                    let _ = black_box(work(payload));
+                })
+            });
         }
         (0..ITEMS).for_each(|index| sender.send(index).expect("the receivers live until all is sent"));
         drop(sender);

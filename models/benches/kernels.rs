@@ -50,13 +50,16 @@ fn bench_conv(group: &mut Group<'_>, isa: Isa, name: &str, sampling: Sampling, c
     let (from, affine) = (values(extent.len()), affine(&extent));
     let (mut out, mut moments) = (vec![0.0; to.len()], Moments::default());
     let mut team = Team::new(1).expect("no thread is started");
+    let mut peaks = vec![0.0; PackedConv::peak_count(sampling)];
+    let input = || Input { values: View::new(extent, &from), affine: &affine, load: Load::Relu };
+    conv.run_observed(&mut team, input(), ViewMut::new(to, &mut out), &mut moments, &mut peaks);
+    let reduced = PackedConv::pack_reduced(isa, sampling, &weights, &peaks);
     group.throughput(operations(&weights, &to));
-    group.bench_function(name, |bencher| {
-        bencher.iter(|| {
-            let input = Input { values: View::new(extent, &from), affine: &affine, load: Load::Relu };
-            conv.run(&mut team, input, ViewMut::new(to, &mut out), &mut moments);
+    for (name, conv) in [(name.to_owned(), conv), (format!("{name}, reduced"), reduced)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| conv.run(&mut team, input(), ViewMut::new(to, &mut out), &mut moments));
         });
-    });
+    }
 }
 
 fn bench_first(group: &mut Group<'_>, isa: Isa) {

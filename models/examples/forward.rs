@@ -1,8 +1,8 @@
 //! Runs the transformer network when told to, for scripts that measure it beside other programs.
 //!
 //! `forward WEIGHTS WIDTH HEIGHT THREADS INPUT OUTPUT [ISA] [--precision reduced]` reads INPUT (f32, three planes of RGB on 0..255), then
-//! answers every line on stdin with a forward pass and a line on stdout; at the end of stdin it writes the last
-//! result to OUTPUT. Reduced precision is calibrated on the picture upside down, so that it meets values it has not seen.
+//! answers a line on stdin with a line on stdout: `run` after a forward pass, `save` after it wrote the last result to
+//! OUTPUT. Reduced precision is calibrated on the picture upside down, so that it meets values it has not seen.
 //! It takes no times itself: whoever asks does. The first line on stdout describes the run.
 
 use restyle_models::kernels::Isa;
@@ -43,13 +43,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     writeln!(stdout, "{isa}{}", if reduced { " reduced" } else { "" })?;
     stdout.flush()?;
     for line in std::io::stdin().lock().lines() {
-        line?;
-        net.forward(&rgb, &mut out);
+        match line?.as_str() {
+            "run" => net.forward(&rgb, &mut out),
+            "save" => {
+                let bytes: Vec<u8> = out.planes.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+                std::fs::write(output, bytes)?;
+            }
+            other => return Err(format!("{other:?} is neither run nor save").into()),
+        }
         writeln!(stdout, "{}", net.memory_bytes())?;
         stdout.flush()?;
     }
-    let bytes: Vec<u8> = out.planes.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
-    std::fs::write(output, bytes)?;
     Ok(())
 }
 

@@ -280,7 +280,7 @@ fn upsample(input: &Tensor) -> Result<Tensor, ModelError> {
 /// The nearer and the farther of the two samples around an upsampled place.
 fn neighbours(at: usize, size: usize) -> (usize, usize) {
     let near = at / 2;
-    let far = if at % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
+    let far = if at.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
     (near, far)
 }
 

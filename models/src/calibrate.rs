@@ -2,7 +2,7 @@
 
 use crate::ModelError;
 use crate::kernels::Isa;
-use crate::pixels::{Picture, RgbPlanes};
+use crate::pixels::{Picture, RgbPlanes, Samples};
 use crate::ranges::Ranges;
 use crate::style::ScoredPlanes;
 use crate::transform_net::TransformNet;
@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 /// The least PSNR in decibels, over the range 0..255 and the worst frame, with which reduced precision is accepted.
 pub const PSNR_MIN: f64 = 40.0;
+
+/// Luma that deviates less than this, of its range, is a flat picture.
+const DEVIATION_MIN: f64 = 0.01;
 
 /// What a calibration found. All who score a job must use the same one: its pictures depend on every number in here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,10 +36,38 @@ impl Calibration {
     }
 }
 
-/// Scores pictures in full precision while it notes ranges, then in reduced precision, and compares.
+/// Tells whether a picture says something about ranges: instance norm makes the same of every contrast, except of none.
+#[must_use]
+pub fn has_texture(picture: &Picture) -> bool {
+    let Some(plane) = picture.planes.first() else { return false };
+    let (mut sum, mut squares) = (0.0, 0.0);
+    let count = match &plane.samples {
+        Samples::U8(samples) => add_up(samples.iter().map(|&value| f64::from(value) / 255.0), &mut sum, &mut squares),
+        Samples::U16(samples) => {
+            let most = f64::from((1u32 << picture.format.bits) - 1);
+            add_up(samples.iter().map(|&value| f64::from(value) / most), &mut sum, &mut squares)
+        }
+    };
+    let mean = sum / count;
+    squares / count - mean * mean > DEVIATION_MIN * DEVIATION_MIN
+}
+
+fn add_up(values: impl Iterator<Item = f64>, sum: &mut f64, squares: &mut f64) -> f64 {
+    let mut count = 0.0;
+    for value in values {
+        *sum += value;
+        *squares += value * value;
+        count += 1.0;
+    }
+    count
+}
+
+/// Scores pictures in full precision while it notes ranges, then in reduced precision, and compares; `None` once `go_on`,
+/// which is asked between pictures, says no.
 ///
-/// Blocks for two to three times as long as scoring the pictures takes. Without pictures nothing is accepted. The result
-/// depends on neither threads nor the order of the pictures.
+/// Blocks for two to three times as long as scoring the pictures takes. Pictures without texture are passed over: they
+/// would be called equal whatever the ranges. Where none is left nothing is accepted. The result depends on neither threads
+/// nor the order of the pictures.
 ///
 /// # Errors
 /// `Picture` and `Options` as in [`crate::StyleModel::stylize`], `Weights` and `Device` as in [`crate::build`].
@@ -45,30 +76,43 @@ pub fn calibrate(
     threads: usize,
     pictures: &[Picture],
     score_width: Option<u32>,
-) -> Result<Calibration, ModelError> {
+    go_on: &dyn Fn() -> bool,
+) -> Result<Option<Calibration>, ModelError> {
+    let pictures: Vec<&Picture> = pictures.iter().filter(|picture| has_texture(picture)).collect();
     let isa = Isa::detect();
     let mut scored = ScoredPlanes::default();
     let mut ranges = Ranges::default();
     let mut full = TransformNet::with_isa(weights, threads, isa)?;
     let mut expected = Vec::new();
-    for picture in pictures {
+    for picture in &pictures {
+        if !go_on() {
+            return Ok(None);
+        }
         let mut out = RgbPlanes::default();
         full.observe(scored.of(picture, score_width)?, &mut out, &mut ranges);
         expected.push(out);
     }
     drop(full);
     if pictures.is_empty() {
-        return Ok(Calibration { accepted: false, psnr_db: None, frames: 0, ranges });
+        return Ok(Some(Calibration { accepted: false, psnr_db: None, frames: 0, ranges }));
     }
     let mut reduced = TransformNet::with_ranges(weights, threads, isa, Some(&ranges))?;
-    let (mut worst, mut out) = (f64::INFINITY, RgbPlanes::default());
+    let (mut found, mut out) = (Vec::new(), RgbPlanes::default());
     for (picture, expected) in pictures.iter().zip(&expected) {
+        if !go_on() {
+            return Ok(None);
+        }
         reduced.forward(scored.of(picture, score_width)?, &mut out);
-        worst = worst.min(psnr_db(expected, &out));
+        found.push(psnr_db(expected, &out));
     }
-    // A comparison with what is no number is false, which refuses.
-    let accepted = worst >= PSNR_MIN;
-    Ok(Calibration { accepted, psnr_db: worst.is_finite().then_some(worst), frames: pictures.len(), ranges })
+    let (accepted, psnr_db) = verdict(&found);
+    Ok(Some(Calibration { accepted, psnr_db, frames: pictures.len(), ranges }))
+}
+
+/// Whether every frame is close enough, and the worst of those that can be told; what is no number refuses.
+fn verdict(found: &[f64]) -> (bool, Option<f64>) {
+    let worst = found.iter().copied().fold(f64::INFINITY, f64::min);
+    (found.iter().all(|&psnr| psnr >= PSNR_MIN), worst.is_finite().then_some(worst))
 }
 
 /// Compares planes on 0..255, limited as they are when they become pictures; infinite where they are equal.
@@ -103,9 +147,13 @@ mod tests {
         random_weights(&NetShape { down: [8, 11, 16], blocks: 2, up: [12, 8] }, 7)
     }
 
+    fn found(weights: &StyleWeights, threads: usize, pictures: &[Picture], width: Option<u32>) -> Calibration {
+        calibrate(weights, threads, pictures, width, &|| true).unwrap().unwrap()
+    }
+
     #[test]
     fn ordinary_frames_pass_the_gate_and_the_record_is_read_back_the_same() {
-        let found = calibrate(&weights(), 1, &[picture(1), picture(2)], None).unwrap();
+        let found = found(&weights(), 1, &[picture(1), picture(2)], None);
         assert!(found.accepted && found.ranges().is_some(), "{:?}", found.psnr_db);
         assert!(found.psnr_db.is_some_and(|psnr| psnr < 200.0), "something was rounded");
         let text = serde_json::to_string(&found).unwrap();
@@ -116,18 +164,37 @@ mod tests {
 
     #[test]
     fn neither_threads_nor_order_change_what_is_found() {
-        let alone = calibrate(&weights(), 1, &[picture(1), picture(2)], Some(48)).unwrap();
-        assert_eq!(calibrate(&weights(), 3, &[picture(2), picture(1)], Some(48)).unwrap(), alone);
+        let alone = found(&weights(), 1, &[picture(1), picture(2)], Some(48));
+        assert_eq!(found(&weights(), 3, &[picture(2), picture(1)], Some(48)), alone);
     }
 
     #[test]
-    fn without_frames_nothing_is_accepted() {
-        assert!(calibrate(&weights(), 1, &[], None).unwrap().ranges().is_none());
+    fn without_frames_that_show_something_nothing_is_accepted() {
+        assert!(found(&weights(), 1, &[], None).ranges().is_none());
+        let mut grey = RgbPlanes::new(72, 56);
+        grey.planes.iter_mut().for_each(|plane| plane.fill(99.0));
+        let flat = |format| from_rgb(&grey, format, 72, 56).unwrap();
+        for format in [PixelFormat::YUV420P8, PixelFormat { bits: 10, ..PixelFormat::YUV420P8 }] {
+            assert!(!has_texture(&flat(format)));
+            let refused = found(&weights(), 1, &[flat(format)], None);
+            assert!((refused.accepted, refused.frames) == (false, 0));
+        }
+        let mixed = found(&weights(), 1, &[flat(PixelFormat::YUV420P8), picture(1)], None);
+        assert_eq!(mixed, found(&weights(), 1, &[picture(1)], None), "a flat frame has no say");
+    }
+
+    #[test]
+    fn it_ends_when_told_and_what_is_no_number_refuses() {
+        assert!(calibrate(&weights(), 1, &[picture(1)], None, &|| false).unwrap().is_none());
+        assert_eq!(verdict(&[50.0, f64::NAN]), (false, Some(50.0)));
+        assert_eq!(verdict(&[f64::NAN]), (false, None));
+        assert_eq!(verdict(&[f64::INFINITY]), (true, None));
+        assert_eq!(verdict(&[50.0, 39.9]), (false, Some(39.9)));
     }
 
     #[test]
     fn ranges_of_another_network_are_refused() {
-        let found = calibrate(&weights(), 1, &[picture(1)], None).unwrap();
+        let found = found(&weights(), 1, &[picture(1)], None);
         let other = random_weights(&NetShape { down: [8, 11, 16], blocks: 3, up: [12, 8] }, 7);
         let refused = TransformNet::with_ranges(&other, 1, Isa::detect(), Some(&found.ranges));
         assert!(refused.err().is_some_and(|error| error.to_string().contains("calibrate again")));
@@ -169,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_network_that_loses_too_much_is_refused() {
-        let found = calibrate(&lopsided(), 1, &[picture(1)], None).unwrap();
+        let found = found(&lopsided(), 1, &[picture(1)], None);
         assert!(found.ranges().is_none() && found.psnr_db.is_some_and(|psnr| psnr < PSNR_MIN), "{:?}", found.psnr_db);
     }
 }

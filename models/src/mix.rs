@@ -154,7 +154,7 @@ impl Mix {
         to_rgb(picture, &mut self.source)?;
         self.mixed.reshape(self.source.width, self.source.height);
         self.mixed.planes.iter_mut().for_each(|plane| plane.fill(0.0));
-        let part_options = StylizeOptions { output: PART_FORMAT, ..options.clone() };
+        let part_options = StylizeOptions { output: PART_FORMAT, ..*options };
         for (model, share) in &mut self.models {
             for styled in model.stylize(&[picture], &part_options)? {
                 to_rgb(&styled, &mut self.part)?;

@@ -70,6 +70,24 @@ fn memory_is_kept_and_sizes_may_change() {
 }
 
 #[test]
+fn reduced_precision_stays_close_on_every_instruction_set() {
+    let weights = random_weights(&NetShape { down: [8, 11, 16], blocks: 2, up: [12, 8] }, 7);
+    let (seen, rgb) = (random_rgb(1, 90, 70), random_rgb(2, 75, 61));
+    for isa in Isa::available() {
+        let (mut full, mut reduced) = (RgbPlanes::default(), RgbPlanes::default());
+        let mut net = TransformNet::with_isa(&weights, 2, isa).unwrap();
+        let mut ranges = Ranges::default();
+        net.observe(&seen, &mut full, &mut ranges);
+        net.forward(&rgb, &mut full);
+        TransformNet::with_ranges(&weights, 2, isa, Some(&ranges)).unwrap().forward(&rgb, &mut reduced);
+        let (full, reduced) = (full.planes.concat(), reduced.planes.concat());
+        let squares: f32 = full.iter().zip(&reduced).map(|(a, b)| (a - b).powi(2)).sum();
+        let noise = (squares / full.iter().map(|a| a * a).sum::<f32>()).sqrt();
+        assert!(noise > 0.0 && noise < 0.01, "{isa}: noise is {noise} of the values");
+    }
+}
+
+#[test]
 fn results_depend_on_no_thread() {
     let weights = random_weights(&NetShape { down: [8, 12, 16], blocks: 1, up: [12, 8] }, 3);
     let rgb = random_rgb(4, 131, 99);

@@ -239,7 +239,7 @@ fn check_bounds(bytes: &[u8]) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn dims<'a>(file: &'a SafeTensors<'_>, name: &str) -> Result<Vec<usize>, ModelError> {
+fn dims(file: &SafeTensors<'_>, name: &str) -> Result<Vec<usize>, ModelError> {
     let view = file.tensor(name).map_err(|_| missing(file, name))?;
     Ok(view.shape().to_vec())
 }

@@ -2,8 +2,10 @@
 //!
 //! `golden/*.npy` are raw outputs, not clamped; the inputs are the pictures beside them.
 
+use restyle_models::calibrate::PSNR_MIN;
 use restyle_models::kernels::Isa;
 use restyle_models::pixels::RgbPlanes;
+use restyle_models::ranges::Ranges;
 use restyle_models::transform_net::TransformNet;
 use restyle_models::weights::StyleWeights;
 use support::{read_npy, read_picture, shared};
@@ -35,7 +37,26 @@ fn check(style: &str, size: &str) {
             println!("{style} {size} {isa}, {threads} threads: largest error {worst:.5}");
             assert!(worst <= TOLERANCE, "{style} {size} {isa}: largest error {worst}");
         }
+        let psnr = psnr_db(&reduced(&weights, isa, &rgb).planes.concat(), &expected);
+        println!("{style} {size} {isa}, reduced: {psnr:.1} dB");
+        assert!(psnr >= PSNR_MIN, "{style} {size} {isa}, reduced: {psnr} dB");
     }
+}
+
+/// In reduced precision, with what was seen on the picture upside down.
+fn reduced(weights: &StyleWeights, isa: Isa, rgb: &RgbPlanes) -> RgbPlanes {
+    let (mut turned, mut out, mut ranges) = (rgb.clone(), RgbPlanes::default(), Ranges::default());
+    turned.planes.iter_mut().for_each(|plane| plane.reverse());
+    TransformNet::with_isa(weights, 2, isa).unwrap().observe(&turned, &mut out, &mut ranges);
+    TransformNet::with_ranges(weights, 2, isa, Some(&ranges)).unwrap().forward(rgb, &mut out);
+    out
+}
+
+/// Of outputs limited to 0..255, as pictures are.
+fn psnr_db(found: &[f32], expected: &[f32]) -> f64 {
+    let limited = |value: &f32| f64::from(value.clamp(0.0, 255.0));
+    let squares: f64 = found.iter().zip(expected).map(|(a, b)| (limited(a) - limited(b)).powi(2)).sum();
+    10.0 * (255.0f64.powi(2) * found.len() as f64 / squares).log10()
 }
 
 #[test]

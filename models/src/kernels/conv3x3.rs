@@ -10,7 +10,7 @@ use super::extent::{Extent, View, ViewMut};
 use super::isa::Isa;
 use super::moments::{Affine, Moments};
 use super::reduced::ReducedWeights;
-use super::scheme::{Down, Same, Up};
+use super::scheme::{Down, Same, Scheme, Up};
 use super::team::Team;
 use crate::weights::ConvWeights;
 use pack::{pack, pack_reduced};
@@ -78,12 +78,20 @@ struct Geometry {
     out: usize,
 }
 
+/// The scheme itself says its numbers: scratch is laid out by the same ones that the kernels are compiled for.
 fn geometry(sampling: Sampling) -> Geometry {
     match sampling {
-        Sampling::Same => Geometry { samples: 6, sides: 6, positions: 6, out: 4 },
-        Sampling::Down => Geometry { samples: 9, sides: 9, positions: 9, out: 4 },
-        Sampling::Up => Geometry { samples: 4, sides: 4, positions: 5, out: 4 },
+        Sampling::Same => geometry_of(&Same),
+        Sampling::Down => geometry_of(&Down),
+        Sampling::Up => geometry_of(&Up),
     }
+}
+
+fn geometry_of<S, const IN: usize, const SIDES: usize, const POS: usize, const OUT: usize>(_: &S) -> Geometry
+where
+    S: Scheme<IN, SIDES, POS, OUT>,
+{
+    Geometry { samples: IN, sides: SIDES, positions: POS, out: OUT }
 }
 
 impl PackedConv {
@@ -242,7 +250,7 @@ impl PackedConv {
 
     fn assert_fits(&self, input: &Input<'_>, out: &ViewMut<'_>) {
         let from = input.values.extent;
-        assert!(Isa::available().contains(&self.isa), "{} is not available here", self.isa);
+        assert!(self.isa.is_available(), "{} is not available here", self.isa);
         assert!(!from.is_empty(), "an input without pixels");
         assert_eq!(from.channels, self.in_channels, "input channels");
         assert_eq!(from, Extent::new(from.height, from.width, from.channels, self.isa.lanes()), "input layout");

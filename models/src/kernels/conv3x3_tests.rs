@@ -30,35 +30,46 @@ fn padded(values: &[f32], lanes: usize) -> Vec<f32> {
     values
 }
 
-fn check(isa: Isa, case: &Case) {
+/// What a case is made of.
+struct Drawn {
+    weights: ConvWeights,
+    x: Planar,
+    residual: Planar,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+/// What a convolution made of it.
+#[derive(PartialEq)]
+struct Found {
+    out: Planar,
+    kept: Option<Planar>,
+    moments: Vec<(f64, f64)>,
+}
+
+fn draw(case: &Case) -> Drawn {
     let mut random = Seeded(case.seed);
-    let (ins, outs) = (case.ins, case.outs);
     let weights = ConvWeights {
-        kernel: random.values(ins * outs * 9),
-        bias: random.values(outs),
-        out_channels: outs,
-        in_channels: ins,
+        kernel: random.values(case.ins * case.outs * 9),
+        bias: random.values(case.outs),
+        out_channels: case.outs,
+        in_channels: case.ins,
         kernel_size: 3,
     };
-    let x = random_planar(&mut random, ins, case.height, case.width);
-    let residual = random_planar(&mut random, ins, case.height, case.width);
-    let (scale, shift) = (random.values(ins), random.values(ins));
+    let x = random_planar(&mut random, case.ins, case.height, case.width);
+    let residual = random_planar(&mut random, case.ins, case.height, case.width);
+    Drawn { weights, x, residual, scale: random.values(case.ins), shift: random.values(case.ins) }
+}
 
-    let normalised = x.scaled(&scale, &shift);
-    let loaded = if case.load & ADD != 0 { normalised.plus(&residual) } else { normalised.relu() };
-    let expected = match case.sampling {
-        Sampling::Same => loaded.convolved(&weights, 1),
-        Sampling::Down => loaded.convolved(&weights, 2),
-        Sampling::Up => loaded.doubled().convolved(&weights, 1),
-    };
-
-    let conv = PackedConv::pack(isa, case.sampling, &weights);
-    let (extent, values) = x.packed(isa.lanes());
-    let (_, residual) = residual.packed(isa.lanes());
+/// Runs a convolution as the case says, into poisoned memory.
+fn convolved(conv: &PackedConv, case: &Case, drawn: &Drawn, threads: usize, peaks: Option<&mut [f32]>) -> Found {
+    let lanes = conv.isa.lanes();
+    let (extent, values) = drawn.x.packed(lanes);
+    let (_, residual) = drawn.residual.packed(lanes);
     let mut kept = vec![f32::NAN; extent.len()];
     let to = conv.output(case.height, case.width);
     let mut out = vec![f32::NAN; to.len()];
-    let affine = Affine { scale: padded(&scale, isa.lanes()), shift: padded(&shift, isa.lanes()) };
+    let affine = Affine { scale: padded(&drawn.scale, lanes), shift: padded(&drawn.shift, lanes) };
     let keep = ViewMut::new(extent, &mut kept);
     let load = match case.load {
         RELU => Load::Relu,
@@ -66,19 +77,37 @@ fn check(isa: Isa, case: &Case) {
         5 => Load::ReluKeep(keep),
         _ => Load::AddKeep(View::new(extent, &residual), keep),
     };
-    let mut team = Team::new(case.threads).unwrap();
-    let mut moments = Moments::default();
+    let (mut team, mut moments) = (Team::new(threads).unwrap(), Moments::default());
     let input = Input { values: View::new(extent, &values), affine: &affine, load };
-    conv.run(&mut team, input, ViewMut::new(to, &mut out), &mut moments);
-
-    let what = format!("{isa} {case:?}");
-    let found = Planar::unpacked(to, &out);
-    found.assert_close(&expected, TOLERANCE, &what);
-    if case.load & KEEP != 0 {
-        Planar::unpacked(extent, &kept).assert_close(&loaded, 1e-5, &what);
+    match peaks {
+        None => conv.run(&mut team, input, ViewMut::new(to, &mut out), &mut moments),
+        Some(peaks) => conv.run_observed(&mut team, input, ViewMut::new(to, &mut out), &mut moments, peaks),
     }
-    for channel in 0..outs {
-        let ((mean, variance), (wanted_mean, wanted_variance)) = (moments.join(channel), found.moments(channel));
+    Found {
+        out: Planar::unpacked(to, &out),
+        kept: (case.load & KEEP != 0).then(|| Planar::unpacked(extent, &kept)),
+        moments: (0..to.channels).map(|channel| moments.join(channel)).collect(),
+    }
+}
+
+fn check(isa: Isa, case: &Case) {
+    let drawn = draw(case);
+    let normalised = drawn.x.scaled(&drawn.scale, &drawn.shift);
+    let loaded = if case.load & ADD != 0 { normalised.plus(&drawn.residual) } else { normalised.relu() };
+    let expected = match case.sampling {
+        Sampling::Same => loaded.convolved(&drawn.weights, 1),
+        Sampling::Down => loaded.convolved(&drawn.weights, 2),
+        Sampling::Up => loaded.doubled().convolved(&drawn.weights, 1),
+    };
+    let conv = PackedConv::pack(isa, case.sampling, &drawn.weights);
+    let found = convolved(&conv, case, &drawn, case.threads, None);
+    let what = format!("{isa} {case:?}");
+    found.out.assert_close(&expected, TOLERANCE, &what);
+    if let Some(kept) = &found.kept {
+        kept.assert_close(&loaded, 1e-5, &what);
+    }
+    for (channel, (mean, variance)) in found.moments.iter().enumerate() {
+        let (wanted_mean, wanted_variance) = found.out.moments(channel);
         let scale = wanted_variance.sqrt().max(1e-3);
         assert!((mean - wanted_mean).abs() < 1e-5 * scale, "{what}: mean {mean} for {wanted_mean}");
         assert!(
@@ -133,79 +162,41 @@ fn channels_equal_to_both_sides_equal_the_reference() {
 
 #[test]
 fn results_depend_on_no_thread() {
-    let mut random = Seeded(5);
-    let weights = ConvWeights {
-        kernel: random.values(16 * 16 * 9),
-        bias: vec![0.0; 16],
-        out_channels: 16,
-        in_channels: 16,
-        kernel_size: 3,
-    };
-    let x = random_planar(&mut random, 16, 61, 75);
+    let case =
+        Case { sampling: Sampling::Same, load: RELU, ins: 16, outs: 16, height: 61, width: 75, threads: 1, seed: 5 };
+    let drawn = draw(&case);
     for isa in Isa::available() {
-        let conv = PackedConv::pack(isa, Sampling::Same, &weights);
-        let (extent, values) = x.packed(isa.lanes());
-        let affine = Affine { scale: vec![1.0; 16], shift: vec![0.1; 16] };
-        let run = |threads| {
-            let mut team = Team::new(threads).unwrap();
-            let mut moments = Moments::default();
-            let mut out = vec![0.0; extent.len()];
-            let input = Input { values: View::new(extent, &values), affine: &affine, load: Load::Relu };
-            conv.run(&mut team, input, ViewMut::new(extent, &mut out), &mut moments);
-            let moments: Vec<_> = (0..16).map(|channel| moments.join(channel)).collect();
-            (Planar::unpacked(extent, &out), moments)
-        };
+        let conv = PackedConv::pack(isa, case.sampling, &drawn.weights);
+        let run = |threads| convolved(&conv, &case, &drawn, threads, None);
         let alone = run(1);
         assert!(run(2) == alone && run(5) == alone, "{isa}");
     }
 }
 
-/// Runs a convolution over a picture and returns its output and moments.
-fn convolved(conv: &PackedConv, isa: Isa, x: &Planar, affine: &Affine, threads: usize) -> (Planar, Vec<(f64, f64)>) {
-    let (extent, values) = x.packed(isa.lanes());
-    let to = conv.output(x.height, x.width);
-    let (mut team, mut moments) = (Team::new(threads).unwrap(), Moments::default());
-    let mut out = vec![f32::NAN; to.len()];
-    let input = Input { values: View::new(extent, &values), affine, load: Load::Relu };
-    conv.run(&mut team, input, ViewMut::new(to, &mut out), &mut moments);
-    (Planar::unpacked(to, &out), (0..to.channels).map(|channel| moments.join(channel)).collect())
-}
-
-fn observed(conv: &PackedConv, isa: Isa, x: &Planar, affine: &Affine) -> Vec<f32> {
-    let (extent, values) = x.packed(isa.lanes());
-    let to = conv.output(x.height, x.width);
-    let (mut team, mut moments) = (Team::new(2).unwrap(), Moments::default());
-    let (mut out, mut peaks) = (vec![f32::NAN; to.len()], vec![0.0; PackedConv::peak_count(conv.sampling)]);
-    let input = Input { values: View::new(extent, &values), affine, load: Load::Relu };
-    conv.run_observed(&mut team, input, ViewMut::new(to, &mut out), &mut moments, &mut peaks);
+fn observed(full: &PackedConv, case: &Case, drawn: &Drawn) -> Vec<f32> {
+    let mut peaks = vec![0.0; PackedConv::peak_count(case.sampling)];
+    convolved(full, case, drawn, 2, Some(&mut peaks));
+    assert!(peaks.iter().all(|peak| peak.is_finite()), "{peaks:?}");
     peaks
 }
 
 fn check_reduced(isa: Isa, case: &Case) {
-    let mut random = Seeded(case.seed);
-    let weights = ConvWeights {
-        kernel: random.values(case.ins * case.outs * 9),
-        bias: vec![0.0; case.outs],
-        out_channels: case.outs,
-        in_channels: case.ins,
-        kernel_size: 3,
-    };
-    let x = random_planar(&mut random, case.ins, case.height, case.width);
-    let pad = |value: f32| padded(&vec![value; case.ins], isa.lanes());
-    let affine = Affine { scale: pad(1.0), shift: pad(0.1) };
-    let full = PackedConv::pack(isa, case.sampling, &weights);
-    let peaks = observed(&full, isa, &x, &affine);
-    assert!(peaks.iter().all(|peak| peak.is_finite()), "{peaks:?}");
-    let reduced = PackedConv::pack_reduced(isa, case.sampling, &weights, &peaks);
-    let (expected, _) = convolved(&full, isa, &x, &affine, 1);
-    let (found, moments) = convolved(&reduced, isa, &x, &affine, case.threads);
+    let mut drawn = draw(case);
+    drawn.scale.fill(1.0);
+    drawn.shift.fill(0.1);
+    let full = PackedConv::pack(isa, case.sampling, &drawn.weights);
+    let peaks = observed(&full, case, &drawn);
+    let reduced = PackedConv::pack_reduced(isa, case.sampling, &drawn.weights, &peaks);
+    let expected = convolved(&full, case, &drawn, 1, None);
+    let found = convolved(&reduced, case, &drawn, case.threads, None);
     // Rounding is noise, and louder where the output transform weighs most: its size is bounded, and its peaks by ten times that.
     // A wrong index gives errors of the order of one.
     let what = format!("{isa} {case:?}");
-    let noise = expected.distance_rms(&found) / expected.rms().max(1e-3);
+    let noise = expected.out.distance_rms(&found.out) / expected.out.rms().max(1e-3);
     assert!(noise <= 0.005, "{what}: noise is {noise} of the values");
-    expected.assert_close(&found, 0.05, &what);
-    assert_eq!(convolved(&reduced, isa, &x, &affine, 1), (found, moments), "threads have no influence");
+    expected.out.assert_close(&found.out, 0.05, &what);
+    assert!(expected.kept == found.kept, "{what}: what is kept is never rounded");
+    assert!(convolved(&reduced, case, &drawn, 1, None) == found, "{what}: threads have no influence");
 }
 
 proptest! {
@@ -220,19 +211,20 @@ proptest! {
 
     #[test]
     fn inputs_beyond_what_was_seen_are_limited_and_nothing_overflows(seed in any::<u64>(), louder in 1.0f32..1e6) {
-        let mut random = Seeded(seed);
-        let weights = ConvWeights {
-            kernel: random.values(16 * 16 * 9), bias: vec![0.0; 16], out_channels: 16, in_channels: 16, kernel_size: 3,
+        let case = Case {
+            sampling: Sampling::Same, load: RELU, ins: 16, outs: 16, height: 13, width: 17, threads: 1, seed,
         };
-        let x = random_planar(&mut random, 16, 13, 17);
+        let mut drawn = draw(&case);
+        drawn.shift.fill(0.0);
         for isa in Isa::available() {
-            let affine = Affine { scale: vec![1.0; 16], shift: vec![0.0; 16] };
-            let peaks = observed(&PackedConv::pack(isa, Sampling::Same, &weights), isa, &x, &affine);
-            let reduced = PackedConv::pack_reduced(isa, Sampling::Same, &weights, &peaks);
-            let (quiet, _) = convolved(&reduced, isa, &x, &affine, 1);
+            drawn.scale.fill(1.0);
+            let full = PackedConv::pack(isa, case.sampling, &drawn.weights);
+            let peaks = observed(&full, &case, &drawn);
+            let reduced = PackedConv::pack_reduced(isa, case.sampling, &drawn.weights, &peaks);
+            let quiet = convolved(&reduced, &case, &drawn, 1, None).out;
             let largest = |planar: &Planar| planar.values.iter().fold(0.0f32, |a, b| a.max(b.abs()));
-            let affine = Affine { scale: vec![louder; 16], shift: vec![0.0; 16] };
-            let (loud, _) = convolved(&reduced, isa, &x, &affine, 1);
+            drawn.scale.fill(louder);
+            let loud = convolved(&reduced, &case, &drawn, 1, None).out;
             // Limited inputs are no larger than four times the peaks; transforms amplify limited ones by what they sum up.
             prop_assert!(largest(&loud).is_finite() && largest(&loud) < 400.0 * largest(&quiet).max(1.0));
         }

@@ -86,5 +86,9 @@ fn several_strips_equal_the_reference() {
     for isa in Isa::available() {
         check_first(isa, 5, 10, 331, 2, 1);
         check_last(isa, 5, 10, 431, 2, 1);
+        // Several rows of tasks, alone and with several strips.
+        check_first(isa, 5, 151, 331, 2, 2);
+        check_last(isa, 5, 151, 10, 2, 2);
+        check_last(isa, 3, 151, 431, 2, 2);
     }
 }

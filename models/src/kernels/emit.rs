@@ -23,11 +23,6 @@ pub(crate) struct Emitter {
     pub(crate) record: *mut f32,
 }
 
-// SAFETY: tasks write disjoint tiles and a record each; the pointers outlive the round.
-unsafe impl Send for Emitter {}
-// SAFETY: as above.
-unsafe impl Sync for Emitter {}
-
 impl Emitter {
     /// Writes the tile whose first output is (`y`, `x`), `tile` among the task's products.
     ///

@@ -84,7 +84,7 @@ impl PackedFirst {
     /// Where the output's layout does not fit the planes.
     pub fn run(&self, team: &mut Team, input: &RgbPlanes, out: ViewMut<'_>, moments: &mut Moments) {
         let (height, width) = (input.height, input.width);
-        assert!(Isa::available().contains(&self.isa), "{} is not available here", self.isa);
+        assert!(self.isa.is_available(), "{} is not available here", self.isa);
         assert!(height > 0 && width > 0, "planes without pixels");
         assert!(input.planes.iter().all(|plane| plane.len() >= height * width), "plane lengths");
         assert_eq!(out.extent, self.output(height, width), "output layout");

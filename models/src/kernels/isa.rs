@@ -29,24 +29,35 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
+    /// All sets, the best last.
+    const ALL: &[Self] = &[
+        #[cfg(test)]
+        Self::Emulated,
+        Self::Portable,
+        Self::Avx2,
+        Self::Avx512,
+    ];
+
     /// Lists the sets that this processor has, the best last.
     pub fn available() -> Vec<Self> {
-        let mut sets = vec![
-            #[cfg(test)]
-            Self::Emulated,
-            Self::Portable,
-        ];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 {
-                sets.push(Self::Avx2);
-            }
-            if avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-                sets.push(Self::Avx512);
-            }
+        Self::ALL.iter().copied().filter(|set| set.is_available()).collect()
+    }
+
+    /// Tells whether this processor has the set.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_available(self) -> bool {
+        let has_avx2 = || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match self {
+            Self::Avx2 => has_avx2(),
+            Self::Avx512 => has_avx2() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"),
+            _ => true,
         }
-        sets
+    }
+
+    /// Tells whether this processor has the set.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn is_available(self) -> bool {
+        !matches!(self, Self::Avx2 | Self::Avx512)
     }
 
     /// Returns the best set that this processor has.

@@ -74,7 +74,7 @@ impl PackedLast {
     pub fn run(&self, team: &mut Team, input: View<'_>, affine: &Affine, out: &mut RgbPlanes) {
         let from = input.extent;
         let lanes = self.isa.lanes();
-        assert!(Isa::available().contains(&self.isa), "{} is not available here", self.isa);
+        assert!(self.isa.is_available(), "{} is not available here", self.isa);
         assert!(!from.is_empty(), "an input without pixels");
         assert_eq!(from, Extent::new(from.height, from.width, self.in_channels, lanes), "input layout");
         assert!(input.values.len() >= from.len(), "input length");

@@ -21,6 +21,9 @@
 //!
 //! Besides this module only `cuda::machine` holds `unsafe`.
 
+// Registers, sides and positions are numbered as in the papers; an iterator over an array of registers hides which.
+#![allow(clippy::needless_range_loop)]
+
 mod avx2;
 mod avx512;
 pub mod buffer;

@@ -9,6 +9,9 @@ use super::isa::Isa;
 
 /// The input that the largest value of calibration becomes: three times as much again is left for frames it did not see.
 const PEAK: f32 = 8_191.0;
+/// Sides in which calibration saw next to nothing are scaled as if it had seen this share of the layer's largest: their
+/// rounding stays below that of the largest, and they are not limited at the first frame that has something there.
+const PEAK_SHARE_MIN: f32 = 1.0 / 16.0;
 /// The most that absolute weights of a column add up to: times 2^15 it is below 2^31.
 const COLUMN_SUM_MAX: f64 = 65_535.0;
 
@@ -43,7 +46,9 @@ impl ReducedWeights {
     pub(crate) fn pack(shape: &Shape<'_>, weight: impl Weight) -> Self {
         let lanes = shape.isa.lanes();
         let stride = shape.outs.next_multiple_of(lanes);
-        let side_scales: Vec<f32> = shape.peaks.iter().map(|&peak| side_scale(peak)).collect();
+        let largest = shape.peaks.iter().copied().filter(|peak| peak.is_finite()).fold(0.0, f32::max);
+        let side_scales: Vec<f32> =
+            shape.peaks.iter().map(|&peak| side_scale(peak.max(largest * PEAK_SHARE_MIN))).collect();
         let (mut packed, mut column_scales) = (Vec::new(), Vec::new());
         for (position, &side) in shape.sides.iter().enumerate() {
             let columns: Vec<Column> =

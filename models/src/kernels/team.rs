@@ -47,7 +47,7 @@ struct Shared {
     started: Condvar,
     finished: Condvar,
     next: AtomicUsize,
-    /// Address and size in f32 of each worker's scratch are set before a round and read within it.
+    /// Address of each worker's scratch, set before a round and read within it.
     scratch: Mutex<Vec<ScratchAddress>>,
 }
 

@@ -1,5 +1,8 @@
 //! Planes of integer samples to planes of f32 RGB on 0..255, and back.
 
+// `max` and `min` are an instruction each and never give what is no number; `clamp` keeps it.
+#![allow(clippy::manual_clamp)]
+
 use super::chroma::{DownsampleFilter, upsample_row, upsample_tap};
 use super::format::{Layout, PixelFormat};
 use super::matrix::{CodeScale, Matrix3, planes_to_rgb, rgb_to_planes};
