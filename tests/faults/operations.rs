@@ -97,6 +97,6 @@ fn row_12_every_write_to_a_pack_fails_before_and_after() {
     for kind in ["before(full)", "before(503)", "after(timeout)"] {
         let writes = failed_at_every(|n| format!("append@{n}={kind}"));
         println!("{writes} writes to packs, {kind}");
-        assert!(writes >= 4, "{writes} writes to packs, {kind}");
+        assert!(writes >= 3, "opening a pack, its head, an item: {writes} writes to packs, {kind}");
     }
 }
