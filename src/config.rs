@@ -18,7 +18,7 @@ pub struct RawConfig {
     pub style: Option<String>,
     /// Several styles in one picture, as `a:0.7,b:0.3`; in place of `style`.
     pub blend: Option<String>,
-    /// Folder of a network for any style, which a picture as style needs.
+    /// Network that encodes a picture as style, a file or a folder of MicroAST's four parts.
     pub style_network: Option<PathBuf>,
     /// Share of the style in the result, 0 to 1.
     pub strength: Option<f32>,
@@ -256,7 +256,7 @@ pub struct JobOptions {
     pub style: Option<String>,
     /// Several styles in one picture, as `a:0.7,b:0.3`; in place of `style`.
     pub blend: Option<String>,
-    /// Folder of a network for any style (MicroAST's four parts as safetensors), which a picture as style needs.
+    /// Network that encodes a picture as style: a file, or a folder of MicroAST's four parts; `None` is the built-in one.
     pub style_network: Option<PathBuf>,
     /// Share of the style in the result, 0 to 1; `None` is 1.
     pub strength: Option<f32>,

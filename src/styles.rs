@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind};
 use restyle_actors::storage::{Blob, Location};
 use restyle_models::any_style::AnyStyle;
 #[cfg(feature = "train")]
-use restyle_models::any_style::AnyStyleFiles;
+use restyle_models::any_style::{AnyStyleFiles, AnyStyleNetwork};
 use restyle_models::mix::{BLEND_MAX, StyleSource};
 use restyle_models::shipped;
 use restyle_models::weights::StyleWeights;
@@ -73,7 +73,8 @@ fn not_a_blend(said: &str, part: &str) -> Error {
     Error::new(ErrorKind::Usage, message)
 }
 
-/// Loads a built-in style, a `.safetensors` file or a storage URL of one, or encodes a picture with the network in `network`.
+/// Loads a built-in style, a `.safetensors` file or a storage URL of one, or encodes a picture with the network
+/// in `network`.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] for an unknown name, an unreadable file or tensors that are not a style network; it says which and lists the names.
@@ -106,18 +107,7 @@ fn refused(said: &str, error: &dyn std::fmt::Display) -> Error {
 #[cfg(feature = "train")]
 fn encoded(said: &str, network: Option<&Path>) -> Result<AnyStyle, Error> {
     use restyle_models::train::Photo;
-    let network = network.ok_or_else(|| {
-        refused(said, &"a picture as style needs a network for any style: name its folder with --style-network, or train a style with restyle train")
-    })?;
-    let part = |name: &str| {
-        let path = network.join(format!("{name}.safetensors"));
-        std::fs::read(&path).map_err(|e| {
-            Error::new(ErrorKind::Configuration, format!("style network: cannot read {}: {e}", path.display()))
-        })
-    };
-    let files = [part("content_encoder")?, part("style_encoder")?, part("modulator")?, part("decoder")?];
-    let [content_encoder, style_encoder, modulator, decoder] = &files;
-    let files = AnyStyleFiles { content_encoder, style_encoder, modulator, decoder };
+    let network = Arc::new(any_network(network)?);
     let photo = Photo::read(Path::new(said), None).map_err(|e| refused(said, &e))?;
     let short = photo.size().0.min(photo.size().1) as u32;
     let photo = if short > STYLE_SIDE_MAX {
@@ -126,7 +116,28 @@ fn encoded(said: &str, network: Option<&Path>) -> Result<AnyStyle, Error> {
         photo
     };
     let picture = photo.to_picture().map_err(|e| refused(said, &e))?;
-    AnyStyle::encode(&files, &picture).map_err(|e| refused(said, &e))
+    AnyStyle::encode(&network, &picture).map_err(|e| refused(said, &e))
+}
+
+/// The network for any style: one file, or a folder of MicroAST's four.
+#[cfg(feature = "train")]
+fn any_network(said: Option<&Path>) -> Result<AnyStyleNetwork, Error> {
+    let Some(path) = said else {
+        let message = "a picture as style needs a network for any style: name it with --style-network, or train a style";
+        return Err(refused("of a picture", &message));
+    };
+    let refused = |path: &Path, e: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Configuration, format!("style network {}: {e}", path.display()))
+    };
+    let read = |path: &Path| std::fs::read(path).map_err(|e| refused(path, &format!("cannot read it: {e}")));
+    if !path.is_dir() {
+        return AnyStyleNetwork::load(&read(path)?).map_err(|e| refused(path, &e));
+    }
+    let part = |name: &str| read(&path.join(format!("{name}.safetensors")));
+    let files = [part("content_encoder")?, part("style_encoder")?, part("modulator")?, part("decoder")?];
+    let [content_encoder, style_encoder, modulator, decoder] = &files;
+    let files = AnyStyleFiles { content_encoder, style_encoder, modulator, decoder };
+    AnyStyleNetwork::from_parts(&files).map_err(|e| refused(path, &e))
 }
 
 #[cfg(not(feature = "train"))]
@@ -200,10 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_needs_a_network() {
-        let error = resolve("painting.jpg", None).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::Configuration);
-        assert!(error.to_string().contains("--style-network"), "{error}");
+    fn what_is_no_network_is_named() {
+        for (network, said) in [("no-such-folder", "no-such-folder"), (".", "content_encoder.safetensors")] {
+            let error = resolve("painting.jpg", Some(Path::new(network))).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 
     #[test]

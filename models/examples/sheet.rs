@@ -1,20 +1,22 @@
 //! Lays out a contact sheet: a row for each style (its painting, then every photo in it), under a row of the photos.
 //!
-//! `sheet OUT HEIGHT PAINTING=STYLE.safetensors ... -- PHOTO ...`: all cells are HEIGHT pixels high; OUT is a PNG or JPEG file.
+//! `sheet OUT HEIGHT PAINTING=STYLE ... -- PHOTO ...`: all cells are HEIGHT pixels high; OUT is a PNG or JPEG file. STYLE is a
+//! style file, or a network for any style, which then gets the painting as its style picture.
+
+mod painter;
 
 use std::path::Path;
 
 use candle_core::Tensor;
-use restyle_models::train::{Photo, TransformerNetwork, import};
-
-type Failure = Box<dyn std::error::Error>;
+use painter::{Failure, Painter};
+use restyle_models::train::Photo;
 
 /// Pixels between cells.
 const GAP: usize = 4;
 
 fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "usage: sheet OUT HEIGHT PAINTING=STYLE.safetensors ... -- PHOTO ...";
+    let usage = "usage: sheet OUT HEIGHT PAINTING=STYLE ... -- PHOTO ...";
     let [out, height, rest @ ..] = arguments.as_slice() else { return Err(usage.into()) };
     let height: u32 = height.parse()?;
     let mut sides = rest.split(|argument| argument == "--");
@@ -23,10 +25,10 @@ fn main() -> Result<(), Failure> {
     let mut rows = Vec::new();
     for pair in styles {
         let (painting, style) = pair.split_once('=').ok_or(usage)?;
-        let network = load(Path::new(style))?;
+        let painter = Painter::load(Path::new(style), Path::new(painting))?;
         let mut row = vec![cell(Path::new(painting), height)?];
         for photo in &photos {
-            row.push(crop(&network.forward(photo)?, photo)?);
+            row.push(painter.paint(photo)?);
         }
         rows.push(row);
     }
@@ -46,20 +48,6 @@ fn cell(path: &Path, height: u32) -> Result<Tensor, Failure> {
     let tensor = Photo::read(path, Some(short.max(1)))?.to_tensor()?;
     let rows = tensor.dims()[2].min(height as usize);
     Ok(tensor.narrow(2, 0, rows)?.pad_with_same(2, 0, height as usize - rows)?)
-}
-
-fn load(path: &Path) -> Result<TransformerNetwork, Failure> {
-    let bytes = std::fs::read(path)?;
-    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes)?;
-    let first = metadata.info("conv1.conv2d.weight").ok_or("not a style file")?;
-    let network = TransformerNetwork::new(first.shape[0], 0)?;
-    import(&network, &bytes)?;
-    Ok(network)
-}
-
-/// The network rounds sides up to fours; the photo's size is cut out of it.
-fn crop(styled: &Tensor, photo: &Tensor) -> Result<Tensor, Failure> {
-    Ok(styled.narrow(2, 0, photo.dims()[2])?.narrow(3, 0, photo.dims()[3])?.detach())
 }
 
 /// Cells side by side on white, the first padded to `first_width`.

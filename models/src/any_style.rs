@@ -1,5 +1,5 @@
 //! Any picture as a style, without training: networks of MicroAST's format (Wang et al. 2023, "MicroAST: Towards Super-Fast
-//! Ultra-Resolution Arbitrary Style Transfer"), whose weights the user supplies.
+//! Ultra-Resolution Arbitrary Style Transfer"), the project's own or one whose weights the user supplies.
 //!
 //! Four parts: an encoder of contents, one of styles, a modulator that turns style features into filter weights, and a decoder. The
 //! style picture is encoded once; a frame then costs the content encoder and the decoder. Names are those of the published
@@ -15,12 +15,16 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Added to a variance before its root, as the published network does.
-const VARIANCE_MIN: f64 = 1e-5;
+pub(crate) const VARIANCE_MIN: f64 = 1e-5;
 const COLOUR_MAX: f64 = 255.0;
-/// The largest file of a part, in bytes; the published ones have 0.6 MB.
-const PART_BYTES_MAX: usize = 64 << 20;
+/// Share of the nearer of two samples in one of twice the size.
+pub(crate) const NEAR: f32 = 0.75;
+/// Share of the farther.
+pub(crate) const FAR: f32 = 0.25;
+/// The largest file of a network or a part, in bytes; the published parts have 0.6 MB.
+const FILE_BYTES_MAX: usize = 64 << 20;
 
-/// The files of a network, as bytes.
+/// The files of a published network, as bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyStyleFiles<'a> {
     /// `content_encoder.safetensors`
@@ -33,10 +37,26 @@ pub struct AnyStyleFiles<'a> {
     pub decoder: &'a [u8],
 }
 
+/// A network for any style.
+pub struct AnyStyleNetwork {
+    content_encoder: Part,
+    style_encoder: Part,
+    modulator: Part,
+    decoder: Part,
+    /// blake3 of each file it was read from.
+    digests: Vec<blake3::Hash>,
+}
+
+impl fmt::Debug for AnyStyleNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnyStyleNetwork").field("digests", &self.digests).finish_non_exhaustive()
+    }
+}
+
 /// A network with one picture's style encoded, ready to stylize.
 #[derive(Clone)]
 pub struct AnyStyle {
-    network: Arc<Network>,
+    network: Arc<AnyStyleNetwork>,
     /// Coarse level last: what the decoder needs of the style at each of two levels.
     signals: [Signal; 2],
     digest: String,
@@ -56,50 +76,74 @@ struct Signal {
     bias: Tensor,
 }
 
-struct Network {
-    content_encoder: Part,
-    decoder: Part,
-}
-
-/// The tensors of one file.
+/// The tensors of one part.
 struct Part {
     name: &'static str,
     tensors: HashMap<String, Tensor>,
 }
 
-impl AnyStyle {
-    /// Reads a network and encodes `style` with it.
+impl AnyStyleNetwork {
+    /// Reads a network from one file, whose tensors are named by part: `decoder.dec1.conv1.conv_layer.weight`.
     ///
     /// # Errors
-    /// `Weights` where a file is not a part of such a network, `Picture` where the style picture contradicts its format.
-    pub fn encode(files: &AnyStyleFiles<'_>, style: &Picture) -> Result<Self, ModelError> {
-        let style_encoder = Part::load("style_encoder", files.style_encoder)?;
-        let modulator = Part::load("modulator", files.modulator)?;
-        let network = Network {
+    /// `Weights` where the bytes are no safetensors file, or have a tensor of none of the parts.
+    pub fn load(bytes: &[u8]) -> Result<Self, ModelError> {
+        let mut parts = ["content_encoder", "style_encoder", "modulator", "decoder"]
+            .map(|name| Part { name, tensors: HashMap::new() });
+        for (key, tensor) in tensors("the file", bytes)? {
+            let (part, name) = key.split_once('.').unwrap_or_default();
+            let found = parts.iter_mut().find(|known| known.name == part);
+            let found =
+                found.ok_or_else(|| refused(format!("tensor {key} is of no part of a network for any style")))?;
+            found.tensors.insert(name.to_owned(), tensor);
+        }
+        let [content_encoder, style_encoder, modulator, decoder] = parts;
+        Ok(Self { content_encoder, style_encoder, modulator, decoder, digests: vec![blake3::hash(bytes)] })
+    }
+
+    /// Reads a network from the files of its parts.
+    ///
+    /// # Errors
+    /// `Weights` where a file is no safetensors file.
+    pub fn from_parts(files: &AnyStyleFiles<'_>) -> Result<Self, ModelError> {
+        let all = [files.content_encoder, files.style_encoder, files.modulator, files.decoder];
+        Ok(Self {
             content_encoder: Part::load("content_encoder", files.content_encoder)?,
+            style_encoder: Part::load("style_encoder", files.style_encoder)?,
+            modulator: Part::load("modulator", files.modulator)?,
             decoder: Part::load("decoder", files.decoder)?,
-        };
+            digests: all.map(blake3::hash).to_vec(),
+        })
+    }
+}
+
+impl AnyStyle {
+    /// Encodes `style` with a network.
+    ///
+    /// # Errors
+    /// `Weights` where a tensor is missing or does not fit, `Picture` where the style picture contradicts its format.
+    pub fn encode(network: &Arc<AnyStyleNetwork>, style: &Picture) -> Result<Self, ModelError> {
         let mut rgb = RgbPlanes::default();
         to_rgb(style, &mut rgb)?;
-        let features = encode(&style_encoder, &tensor_of(&rgb)?)?;
+        let features = encode(&network.style_encoder, &tensor_of(&rgb)?)?;
         let mut signals = Vec::new();
         for (level, features) in ["1", "2"].into_iter().zip(&features) {
             let (mean, deviation) = moments(features)?;
             let pooled = |kind: &str| -> Result<Tensor, ModelError> {
-                Ok(modulator.convolve(features, &format!("{kind}{level}.0"), 1)?.mean_keepdim((2, 3))?)
+                Ok(network.modulator.convolve(features, &format!("{kind}{level}.0"), 1)?.mean_keepdim((2, 3))?)
             };
             signals.push(Signal { mean, deviation, weight: pooled("weight")?, bias: pooled("bias")? });
         }
         let signals = signals.try_into().map_err(|_| refused("the style encoder has not two levels".to_owned()))?;
         let mut hasher = blake3::Hasher::new();
-        for bytes in [files.content_encoder, files.style_encoder, files.modulator, files.decoder] {
-            hasher.update(blake3::hash(bytes).as_bytes());
+        for digest in &network.digests {
+            hasher.update(digest.as_bytes());
         }
         hasher.update(&(rgb.width as u64).to_le_bytes());
         for value in rgb.planes.iter().flatten() {
             hasher.update(&value.to_le_bytes());
         }
-        Ok(Self { network: Arc::new(network), signals, digest: hasher.finalize().to_hex().to_string() })
+        Ok(Self { network: Arc::clone(network), signals, digest: hasher.finalize().to_hex().to_string() })
     }
 
     /// blake3 over the network's files and the style picture's samples, 64 hex digits.
@@ -173,15 +217,19 @@ fn moments(features: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
     Ok((mean, variance.sqrt()?))
 }
 
+/// The tensors of a file in single precision.
+fn tensors(name: &str, bytes: &[u8]) -> Result<HashMap<String, Tensor>, ModelError> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(refused(format!("{name} has {} bytes, at most {FILE_BYTES_MAX} are read", bytes.len())));
+    }
+    let stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+        .map_err(|e| refused(format!("{name} is no readable safetensors file: {e}")))?;
+    stored.into_iter().map(|(key, tensor)| Ok((key, tensor.to_dtype(DType::F32)?))).collect()
+}
+
 impl Part {
     fn load(name: &'static str, bytes: &[u8]) -> Result<Self, ModelError> {
-        if bytes.len() > PART_BYTES_MAX {
-            return Err(refused(format!("{name} has {} bytes, at most {PART_BYTES_MAX} are read", bytes.len())));
-        }
-        let stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-            .map_err(|e| refused(format!("{name} is no readable safetensors file: {e}")))?;
-        let widened = stored.into_iter().map(|(key, tensor)| Ok((key, tensor.to_dtype(DType::F32)?)));
-        Ok(Self { name, tensors: widened.collect::<Result<_, ModelError>>()? })
+        Ok(Self { name, tensors: tensors(name, bytes)? })
     }
 
     fn tensor(&self, layer: &str, part: &str) -> Result<&Tensor, ModelError> {
@@ -258,27 +306,43 @@ fn grouped(input: &Tensor, weight: &Tensor, stride: usize) -> Result<Tensor, Mod
     Ok(Tensor::from_vec(out, (1, outputs, out_height, out_width), &Device::Cpu)?)
 }
 
-/// Twice the size, bilinear, pixel centres kept in place and edges repeated.
 fn upsample(input: &Tensor) -> Result<Tensor, ModelError> {
     let (_, channels, height, width) = input.dims4()?;
-    let values = input.flatten_all()?.to_vec1::<f32>()?;
-    let mut out = vec![0.0_f32; channels * 4 * height * width];
-    for (plane, out) in values.chunks_exact(height * width).zip(out.chunks_exact_mut(4 * height * width)) {
-        for (y, line) in out.chunks_exact_mut(2 * width).enumerate() {
-            let (near, far) = neighbours(y, height);
-            let (near, far) = (&plane[near * width..][..width], &plane[far * width..][..width]);
-            for (x, value) in line.iter_mut().enumerate() {
-                let (left, right) = neighbours(x, width);
-                let row = |row: &[f32]| 0.75 * row[left] + 0.25 * row[right];
-                *value = 0.75 * row(near) + 0.25 * row(far);
-            }
-        }
-    }
+    let out = upsampled(&input.flatten_all()?.to_vec1::<f32>()?, (height, width));
     Ok(Tensor::from_vec(out, (1, channels, 2 * height, 2 * width), &Device::Cpu)?)
 }
 
+/// Planes of `height` by `width` at twice the size: bilinear, pixel centres kept in place and edges repeated.
+pub(crate) fn upsampled(planes: &[f32], (height, width): (usize, usize)) -> Vec<f32> {
+    let mut out = vec![0.0_f32; 4 * planes.len()];
+    let mut row = vec![0.0_f32; width];
+    for (plane, out) in planes.chunks_exact(height * width).zip(out.chunks_exact_mut(4 * height * width)) {
+        for (y, line) in out.chunks_exact_mut(2 * width).enumerate() {
+            let (near, far) = neighbours(y, height);
+            let (near, far) = (&plane[near * width..][..width], &plane[far * width..][..width]);
+            for ((mixed, near), far) in row.iter_mut().zip(near).zip(far) {
+                *mixed = NEAR * near + FAR * far;
+            }
+            widen(&row, line);
+        }
+    }
+    out
+}
+
+/// Writes a row at twice its width.
+fn widen(row: &[f32], line: &mut [f32]) {
+    let last = row.len() - 1;
+    let (pairs, _) = line.as_chunks_mut::<2>();
+    pairs[0][0] = row[0];
+    pairs[last][1] = row[last];
+    for (at, ends) in row.windows(2).enumerate() {
+        pairs[at][1] = NEAR * ends[0] + FAR * ends[1];
+        pairs[at + 1][0] = NEAR * ends[1] + FAR * ends[0];
+    }
+}
+
 /// The nearer and the farther of the two samples around an upsampled place.
-fn neighbours(at: usize, size: usize) -> (usize, usize) {
+pub(crate) fn neighbours(at: usize, size: usize) -> (usize, usize) {
     let near = at / 2;
     let far = if at.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
     (near, far)

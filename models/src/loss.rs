@@ -14,7 +14,7 @@ pub fn gram(features: &Tensor) -> Result<Tensor> {
     features.contiguous()?.apply_op1(Gram)
 }
 
-/// Relative distance of two Gram matrices: `|G - T|² / |T|²`, T being constant.
+/// Relative distance of two Gram matrices or other summaries: `|G - T|² / |T|²`, T being constant.
 ///
 /// # Errors
 /// When shapes disagree.
@@ -23,21 +23,30 @@ pub fn relative_distance(value: &Tensor, target: &Tensor) -> Result<Tensor> {
     (value - target)?.sqr()?.sum_all()?.affine(1.0 / f64::from(scale), 0.0)
 }
 
-/// Style term: weighted relative distances of the Gram matrices, over their number.
+/// Style term of one painting: weighted relative distances of the Gram matrices, over their number.
 ///
 /// # Errors
 /// When a level's shapes disagree.
 pub fn style_loss(features: &[Tensor], targets: &[Tensor], weights: &[f64]) -> Result<Tensor> {
+    let grams = features.iter().map(gram).collect::<Result<Vec<_>>>()?;
+    mean_distance(&grams, targets, weights)
+}
+
+/// Weighted relative distances of what a style term compares at each feature level, over their number.
+///
+/// # Errors
+/// When a level's shapes disagree, or there is none.
+pub fn mean_distance(values: &[Tensor], targets: &[Tensor], weights: &[f64]) -> Result<Tensor> {
     let mut total: Option<Tensor> = None;
-    for ((features, target), weight) in features.iter().zip(targets).zip(weights) {
-        let term = relative_distance(&gram(features)?, target)?.affine(*weight, 0.0)?;
+    for ((value, target), weight) in values.iter().zip(targets).zip(weights) {
+        let term = relative_distance(value, target)?.affine(*weight, 0.0)?;
         total = Some(match total {
             None => term,
             Some(total) => (total + term)?,
         });
     }
     match total {
-        Some(total) => total.affine(1.0 / features.len() as f64, 0.0),
+        Some(total) => total.affine(1.0 / values.len() as f64, 0.0),
         None => candle_core::bail!("style loss needs at least one feature level"),
     }
 }

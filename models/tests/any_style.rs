@@ -1,8 +1,10 @@
 //! A network for any style against what ONNX Runtime computed from the published weights of MicroAST (MIT).
 
-use restyle_models::any_style::{AnyStyle, AnyStyleFiles};
+use restyle_models::ModelError;
+use restyle_models::any_style::{AnyStyle, AnyStyleFiles, AnyStyleNetwork};
 use restyle_models::pixels::{Picture, PixelFormat, RgbPlanes, from_rgb};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn shared() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
@@ -37,6 +39,14 @@ impl Parts {
         let [content_encoder, style_encoder, modulator, decoder] = &self.0;
         AnyStyleFiles { content_encoder, style_encoder, modulator, decoder }
     }
+
+    fn encode(&self, style: &Picture) -> AnyStyle {
+        encode(&self.files(), style).unwrap()
+    }
+}
+
+fn encode(files: &AnyStyleFiles<'_>, style: &Picture) -> Result<AnyStyle, ModelError> {
+    AnyStyle::encode(&Arc::new(AnyStyleNetwork::from_parts(files)?), style)
 }
 
 #[test]
@@ -44,7 +54,7 @@ fn the_published_network_gives_its_reference_output() {
     let Some(shared) = shared() else { return };
     let parts = Parts::read(&shared);
     let style = read_picture(&shared.join("golden/style_128x96.png"));
-    let style = AnyStyle::encode(&parts.files(), &picture(&style)).unwrap();
+    let style = parts.encode(&picture(&style));
     let found = style.forward(&read_picture(&shared.join("golden/input_160x112.png"))).unwrap();
     let bytes = std::fs::read(shared.join("golden/microast_160x112_style128x96.npy")).unwrap();
     let header_len = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
@@ -62,7 +72,7 @@ fn another_picture_is_another_style() {
     let Some(shared) = shared() else { return };
     let parts = Parts::read(&shared);
     let mut style = read_picture(&shared.join("golden/style_128x96.png"));
-    let digest = |style: &RgbPlanes| AnyStyle::encode(&parts.files(), &picture(style)).unwrap().digest().to_owned();
+    let digest = |style: &RgbPlanes| parts.encode(&picture(style)).digest().to_owned();
     let first = digest(&style);
     assert_eq!(first, digest(&style));
     style.planes[1][77] = 255.0 - style.planes[1][77];
@@ -74,7 +84,7 @@ fn files_that_are_no_parts_are_named() {
     let Some(shared) = shared() else { return };
     let parts = Parts::read(&shared);
     let style = picture(&read_picture(&shared.join("golden/style_128x96.png")));
-    let refused = |files: AnyStyleFiles<'_>| AnyStyle::encode(&files, &style).unwrap_err().to_string();
+    let refused = |files: AnyStyleFiles<'_>| encode(&files, &style).unwrap_err().to_string();
     let swapped = refused(AnyStyleFiles { style_encoder: &parts.0[3], ..parts.files() });
     assert!(swapped.contains("style_encoder has no tensor enc1.0"), "{swapped}");
     let cut = refused(AnyStyleFiles { modulator: &parts.0[2][..500], ..parts.files() });

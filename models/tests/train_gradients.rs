@@ -3,15 +3,23 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 use restyle_models::loss::{gram, range_excess, steadiness_loss, style_loss, total_variation};
-use restyle_models::train::Random;
 use restyle_models::train::conv::{ConvSpec, convolve};
+use restyle_models::train::moments::{impose, moments};
 use restyle_models::train::norm::normalize;
 use restyle_models::train::pool::max_pool;
+use restyle_models::train::upsample::upsample;
+use restyle_models::train::{AnyNetwork, Random};
 
 fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut random = Random::new(seed, 0);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.between(-1.0, 1.0)).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// `sum(result * probe)` in double precision, so that small differences of it mean something.
+fn weighed(result: &Tensor, probe: &Tensor) -> f64 {
+    let products = (result * probe).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    products.iter().map(|&product| f64::from(product)).sum()
 }
 
 /// Compares the gradient of `sum(f(inputs) * r)` along random directions with central differences.
@@ -20,10 +28,7 @@ fn check_gradient(inputs: &[Tensor], step: f64, f: impl Fn(&[Tensor]) -> Result<
     let tracked: Vec<Tensor> = variables.iter().map(|variable| variable.as_tensor().clone()).collect();
     let result = f(&tracked).unwrap();
     let probe = noise(result.dims(), 77);
-    let value = |inputs: &[Tensor]| -> f64 {
-        let products = (f(inputs).unwrap() * &probe).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        products.iter().map(|&product| f64::from(product)).sum()
-    };
+    let value = |inputs: &[Tensor]| weighed(&f(inputs).unwrap(), &probe);
     let gradients = (result * &probe).unwrap().sum_all().unwrap().backward().unwrap();
     for (index, variable) in variables.iter().enumerate() {
         let gradient = gradients.get(variable.as_tensor()).expect("a gradient for every input");
@@ -186,4 +191,63 @@ fn steadiness_of_an_exactly_moved_picture_is_zero() {
     assert_eq!(loss.to_scalar::<f32>().unwrap(), 0.0);
     let wrong = steadiness_loss(&view(4, 5), &view(6, 2), (2, 3)).unwrap();
     assert!(wrong.to_scalar::<f32>().unwrap() > 0.1);
+}
+
+#[test]
+fn gradients_of_moments_and_of_imposing_them() {
+    check_gradient(&[noise(&[1, 3, 6, 7], 1)], 1e-2, |inputs| moments(&inputs[0]));
+    check_gradient(&[noise(&[2, 3, 6, 7], 2), noise(&[2, 3], 3)], 1e-2, |inputs| impose(&inputs[0], &inputs[1]));
+}
+
+#[test]
+fn imposed_moments_are_found_again() {
+    let wanted = noise(&[2, 3], 1).abs().unwrap();
+    let found = moments(&impose(&noise(&[1, 3, 40, 50], 2), &wanted).unwrap()).unwrap();
+    assert_near(&found, &wanted, 1e-3);
+}
+
+#[test]
+fn gradients_of_upsampling() {
+    for (height, width) in [(1, 1), (2, 1), (5, 4), (4, 7)] {
+        check_gradient(&[noise(&[2, 3, height, width], 1)], 1e-2, |inputs| upsample(&inputs[0]));
+    }
+}
+
+#[test]
+fn upsampling_keeps_a_plane_and_its_edges() {
+    let ramp = Tensor::new(&[[[[0.0_f32, 4.0], [8.0, 12.0]]]], &Device::Cpu).unwrap();
+    let rows = upsample(&ramp).unwrap().flatten_to(2).unwrap().to_vec2::<f32>().unwrap();
+    assert_eq!(rows[0], [0.0, 1.0, 3.0, 4.0]);
+    assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [0.0, 2.0, 6.0, 8.0]);
+}
+
+#[test]
+fn gradients_of_a_whole_network_for_any_style() {
+    let network = AnyNetwork::new(3, 1).unwrap();
+    for (index, (_, variable)) in network.variables().iter().enumerate() {
+        // Biases of zero put every pixel behind a dead one on the corner of its ReLU.
+        let moved = noise(variable.dims(), index as u64).affine(0.1, 0.0).unwrap();
+        variable.set(&(variable.as_tensor() + moved).unwrap()).unwrap();
+    }
+    let (picture, style) = (noise(&[1, 3, 48, 40], 1), noise(&[1, 3, 40, 48], 2));
+    let value = || network.forward(&picture, &network.encode_style(&style).unwrap()).unwrap();
+    let probe = noise(value().dims(), 3);
+    let gradients = (value() * &probe).unwrap().sum_all().unwrap().backward().unwrap();
+    for (name, variable) in network.variables() {
+        let gradient = gradients.get(variable.as_tensor()).expect("a gradient for every variable");
+        let kept = variable.as_tensor().copy().unwrap();
+        let expected = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+        let moved = |step: f64| {
+            variable.set(&(&kept + gradient.affine(step, 0.0).unwrap()).unwrap()).unwrap();
+            weighed(&value(), &probe)
+        };
+        // Along the gradient itself: long steps cross corners of ReLUs, short ones drown in rounding, so one of them must do.
+        let numeric = [1e-2, 3e-3, 1e-3, 3e-4].map(|length| {
+            let step = length / expected.sqrt().max(1e-6);
+            (moved(step) - moved(-step)) / (2.0 * step)
+        });
+        variable.set(&kept).unwrap();
+        let is_near = |found: &f64| (found - expected).abs() < 0.03 * expected + 1e-3;
+        assert!(numeric.iter().any(is_near), "{name}: {expected} for {numeric:?}");
+    }
 }

@@ -60,6 +60,12 @@ fn config(folder: &Path) -> TrainConfig {
     config
 }
 
+/// The same for a small network for any style; its paintings are the photos.
+fn any_config(folder: &Path) -> TrainConfig {
+    let config = config(folder);
+    TrainConfig { any: true, style: config.photos.clone(), width: 4, ..config }
+}
+
 /// Mean of the total loss over the first and the last tenth of `steps` steps.
 fn train_for(trainer: &mut Trainer, steps: u32) -> (f32, f32) {
     let totals: Vec<f32> = (0..steps).map(|_| trainer.step(steps, 0).unwrap().total).collect();
@@ -75,6 +81,17 @@ fn two_hundred_steps_on_four_photos_nearly_halve_the_loss() {
     let mut trainer = Trainer::new(config(Path::new("")), features, &painting(), photos).unwrap();
     let (first, last) = train_for(&mut trainer, 200);
     assert!(last < first / 1.8, "from {first} to {last}");
+}
+
+#[test]
+fn two_hundred_steps_for_any_style_lower_the_loss() {
+    let photos = || PhotoSet::from_photos((0..4).map(|kind| scene(130, 110, kind)).collect());
+    let features = FeatureNetwork::random([8, 12, 16, 24], 3).unwrap();
+    let mut config = any_config(Path::new(""));
+    config.rate = 2e-3;
+    let mut trainer = Trainer::any(config, features, PhotoSet::from_photos(vec![painting()]), photos()).unwrap();
+    let (first, last) = train_for(&mut trainer, 200);
+    assert!(last < first / 2.0, "from {first} to {last}");
 }
 
 #[test]
@@ -122,7 +139,12 @@ fn run_to(config: &TrainConfig, stop: Option<u32>) -> Result<bool, TrainError> {
 #[test]
 fn a_stopped_training_ends_in_the_same_bytes() {
     let folder = workplace();
-    let mut config = config(folder.path());
+    for config in [config(folder.path()), any_config(folder.path())] {
+        stopped_ends_as_undisturbed(config);
+    }
+}
+
+fn stopped_ends_as_undisturbed(mut config: TrainConfig) {
     config.length = Length::Iterations { main: 6, steady: 4 };
     config.width = 4;
     assert!(run_to(&config, None).unwrap());
@@ -145,10 +167,10 @@ fn a_training_can_start_from_another_style() {
     assert!(run_to(&config, None).unwrap());
     let start = std::fs::read(&config.out).unwrap();
     let network = TransformerNetwork::new(4, 99).unwrap();
-    import(&network, &start).unwrap();
+    import(network.variables(), &start).unwrap();
     let card = serde_json::Value::Null;
     let again = TransformerNetwork::new(4, 7).unwrap();
-    import(&again, &export(&network, &card).unwrap()).unwrap();
+    import(again.variables(), &export(network.variables(), &card).unwrap()).unwrap();
     for ((name, a), (_, b)) in network.variables().iter().zip(again.variables()) {
         let (a, b) = [a, b].map(|variable| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap()).into();
         assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-3 * a.abs().max(1e-3)), "{name}");
@@ -169,6 +191,8 @@ fn a_checkpoint_of_another_training_is_refused() {
     config.length = Length::Iterations { main: 4, steady: 0 };
     config.width = 2;
     assert!(!run_to(&config, Some(2)).unwrap());
+    let of_any = TrainConfig { any: true, style: config.photos.clone(), ..config.clone() };
+    assert_eq!(run_to(&of_any, None).unwrap_err().kind(), TrainErrorKind::Checkpoint);
     config.seed = 9;
     let error = run_to(&config, None).unwrap_err();
     assert_eq!(error.kind(), TrainErrorKind::Checkpoint);

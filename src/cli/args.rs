@@ -81,15 +81,15 @@ pub(crate) struct RunArgs {
     pub(crate) input: String,
     /// Where the styled video goes: a path or a storage URL; its extension names the container (mp4, mov, mkv, webm)
     pub(crate) output: String,
-    /// A built-in style (see `restyle styles list`), a .safetensors file, or a storage URL of one
+    /// A built-in style (see `restyle styles list`), a .safetensors file, a storage URL of one, or a picture (PNG or JPEG)
     #[arg(long, short)]
     pub(crate) style: Option<String>,
     /// Several styles in one picture, each with its share: a:0.7,b:0.3
     #[arg(long, value_name = "STYLES", conflicts_with = "style")]
     pub(crate) blend: Option<String>,
-    /// Folder of a network for any style (content_encoder, style_encoder, modulator and decoder.safetensors, as MicroAST's):
-    /// with it --style takes a picture
-    #[arg(long, value_name = "FOLDER")]
+    /// Network that reads a picture given to --style: a file of `restyle train --any`, or a folder of MicroAST's four
+    /// (content_encoder, style_encoder, modulator and decoder.safetensors)
+    #[arg(long, value_name = "PATH")]
     pub(crate) style_network: Option<PathBuf>,
     /// Share of the style in the result, 0 (the source) to 1
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = parse_share)]
@@ -239,7 +239,10 @@ pub(crate) enum StylesVerb {
 #[cfg(feature = "train")]
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The painting: a PNG or JPEG file
+    /// Train a network for any picture as a style, instead of a style
+    #[arg(long)]
+    pub(crate) any: bool,
+    /// The painting: a PNG or JPEG file; with --any a folder of them, to which the photos are added
     #[arg(long, value_name = "PICTURE")]
     pub(crate) style: PathBuf,
     /// Folder of content photos, PNG or JPEG
@@ -248,23 +251,23 @@ pub(crate) struct TrainArgs {
     /// Feature network: VGG-19 to relu3_1 or relu4_1, a .safetensors file
     #[arg(long, value_name = "FILE")]
     pub(crate) features: PathBuf,
-    /// Where the style goes, a .safetensors file; the checkpoint lies beside it
+    /// Where the style or network goes, a .safetensors file; the checkpoint lies beside it
     #[arg(long, value_name = "FILE")]
     pub(crate) out: PathBuf,
     /// Name on the card [default: the output's]
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// A style of the same width to start from, instead of at random
+    /// A style of the same width, or the checkpoint of a stopped training, to start from, instead of at random
     #[arg(long, value_name = "FILE")]
     pub(crate) start: Option<PathBuf>,
-    /// Channels of the first layer: 8 quarter, 16 half, 32 full width
+    /// Channels of the first layer: 8 quarter, 16 half, 32 full width; for any picture 12
     #[arg(long, default_value_t = 8)]
     pub(crate) width: usize,
     /// Side of the views that are trained on, in pixels
     #[arg(long, default_value_t = 192)]
     pub(crate) crop: usize,
     /// Short side of the painting in pixels: larger gives larger strokes
-    #[arg(long, default_value_t = 384)]
+    #[arg(long, default_value_t = 384, conflicts_with = "any")]
     pub(crate) style_size: u32,
     /// Iterations of the main stage
     #[arg(long, default_value_t = 3000)]

@@ -114,6 +114,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Error> {
         steadiness: args.steadiness_weight,
     };
     let config = TrainConfig {
+        any: args.any,
         start: args.start.clone(),
         width: args.width,
         crop: args.crop,

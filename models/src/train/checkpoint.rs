@@ -27,6 +27,11 @@ struct State {
     mean: [f32; 6],
 }
 
+/// What a checkpoint calls a variable.
+pub(super) fn checkpoint_name(variable: &str) -> String {
+    format!("weight.{variable}")
+}
+
 /// Where the checkpoint of an output file lies.
 pub fn checkpoint_path(out: &Path) -> PathBuf {
     let mut name = out.file_name().unwrap_or_default().to_owned();
@@ -64,13 +69,7 @@ impl Trainer {
         hasher.update(self.photos().digest().as_bytes());
         hasher.update(self.features().digest().as_bytes());
         hasher.update(self.start().unwrap_or("random").as_bytes());
-        for target in self.targets() {
-            if let Ok(values) = target.flatten_all().and_then(|target| target.to_vec1::<f32>()) {
-                values.iter().for_each(|value| {
-                    hasher.update(&value.to_le_bytes());
-                });
-            }
-        }
+        self.learner.identify(&mut hasher);
         hasher.finalize().to_hex().to_string()
     }
 
@@ -82,10 +81,10 @@ impl Trainer {
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
         let (first, second) = self.adam.moments();
-        for (index, (name, variable)) in self.network.variables().iter().enumerate() {
+        for (index, (name, variable)) in self.learner.variables().iter().enumerate() {
             let shape = variable.dims().to_vec();
             let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
-            tensors.insert(format!("weight.{name}"), (shape.clone(), bytes(&values)));
+            tensors.insert(checkpoint_name(name), (shape.clone(), bytes(&values)));
             tensors.insert(format!("first.{name}"), (shape.clone(), bytes(&first[index])));
             tensors.insert(format!("second.{name}"), (shape, bytes(&second[index])));
         }
@@ -137,9 +136,9 @@ impl Trainer {
             Ok(chunks.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
         };
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        for (name, variable) in self.network.variables() {
+        for (name, variable) in self.learner.variables() {
             let count = variable.elem_count();
-            let weights = values(format!("weight.{name}"), count)?;
+            let weights = values(checkpoint_name(name), count)?;
             variable.set(&Tensor::from_vec(weights, variable.shape(), &Device::Cpu)?)?;
             first.push(values(format!("first.{name}"), count)?);
             second.push(values(format!("second.{name}"), count)?);

@@ -52,13 +52,15 @@ pub enum Length {
 pub struct TrainConfig {
     /// Name of the style, for the card in the weights.
     pub name: String,
-    /// The painting, a PNG or JPEG file.
+    /// Whether a network for any style is trained, instead of one for a painting.
+    pub any: bool,
+    /// The painting, a PNG or JPEG file; for any style a folder of them, to which the photos are added.
     pub style: PathBuf,
     /// Folder of content photos.
     pub photos: PathBuf,
     /// Feature network, see [`crate::vgg::FeatureNetwork::load`].
     pub features: PathBuf,
-    /// A style file of the same width to start from; without it the start is random. Styles with a common start can be
+    /// A style file of the same width, or a checkpoint, to start from; without it the start is random. Styles with a common start can be
     /// blended by their weights, and need far fewer iterations.
     pub start: Option<PathBuf>,
     /// Where the weights go.
@@ -96,6 +98,7 @@ impl TrainConfig {
     pub fn new(name: &str, style: PathBuf, photos: PathBuf, features: PathBuf, out: PathBuf) -> Self {
         Self {
             name: name.to_owned(),
+            any: false,
             style,
             photos,
             features,

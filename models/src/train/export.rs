@@ -1,16 +1,18 @@
-//! Trained weights as a style file: PyTorch-examples names, RGB 0..255 in and out, half precision.
+//! Trained weights as a file in half precision: a style with PyTorch-examples' names, RGB 0..255 in and out, or a network for any
+//! style with MicroAST's names behind those of its parts, RGB 0..1.
 //!
-//! Training sees colours in 0..1 and centres its result; both scalings fold exactly into the first and the last convolution.
+//! Training sees colours in 0..1 and centres a style's result; both scalings fold exactly into the first and the last convolution.
 //! The first convolution, whose folded values are tiny, the norms and the biases stay in single precision.
 
 use std::collections::{BTreeMap, HashMap};
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Var};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 
+use super::checkpoint::checkpoint_name;
 use super::error::TrainError;
-use super::network::{OUTPUT_CENTRE, OUTPUT_SCALE, TransformerNetwork};
+use super::network::{OUTPUT_CENTRE, OUTPUT_SCALE};
 
 /// Key of the metadata under which the style's card lies, as JSON.
 pub const CARD_KEY: &str = "restyle";
@@ -27,16 +29,20 @@ fn folding(name: &str) -> (f32, f32) {
     }
 }
 
-/// Sets a network's variables from a style file of the same width, the counterpart of [`export`].
+/// Sets a network's variables from a file of the same kind and width, the counterpart of [`export`], or from the checkpoint of
+/// a training that was stopped.
 ///
 /// # Errors
 /// When the file is no safetensors file, or a tensor is missing or of another shape.
-pub fn import(network: &TransformerNetwork, bytes: &[u8]) -> Result<(), TrainError> {
+pub fn import(variables: &[(String, Var)], bytes: &[u8]) -> Result<(), TrainError> {
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
         .map_err(|error| TrainError::Config(format!("start weights: no readable safetensors file: {error}")))?;
-    for (name, variable) in network.variables() {
-        let (scale, offset) = folding(name);
-        let found = tensors.get(name).filter(|tensor| tensor.dims() == variable.dims()).ok_or_else(|| {
+    for (name, variable) in variables {
+        let (stored, (scale, offset)) = match tensors.get(name) {
+            Some(tensor) => (Some(tensor), folding(name)),
+            None => (tensors.get(&checkpoint_name(name)), (1.0, 0.0)),
+        };
+        let found = stored.filter(|tensor| tensor.dims() == variable.dims()).ok_or_else(|| {
             TrainError::Config(format!(
                 "start weights: expected {name} of {:?}; is the width the same?",
                 variable.dims()
@@ -49,18 +55,18 @@ pub fn import(network: &TransformerNetwork, bytes: &[u8]) -> Result<(), TrainErr
     Ok(())
 }
 
-/// The style file of a network, with its card (JSON) in the metadata.
+/// The file of a network's variables, with its card (JSON) in the metadata.
 ///
 /// # Errors
 /// Never in practice; reading tensors is fallible in candle.
-pub fn export(network: &TransformerNetwork, card: &serde_json::Value) -> Result<Vec<u8>, TrainError> {
+pub fn export(variables: &[(String, Var)], card: &serde_json::Value) -> Result<Vec<u8>, TrainError> {
     let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
-    for (name, variable) in network.variables() {
+    for (name, variable) in variables {
         let shape = variable.dims().to_vec();
         let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
         let (scale, offset) = folding(name);
         let values: Vec<f32> = values.iter().map(|value| value * scale + offset).collect();
-        let halved = name.ends_with("conv2d.weight") && name != "conv1.conv2d.weight";
+        let halved = shape.len() == 4 && name != "conv1.conv2d.weight";
         let (dtype, bytes) = if halved {
             (Dtype::F16, values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect())
         } else {

@@ -6,12 +6,15 @@
 //! killed training ends in the same weights as one that ran through. This module reads no clock; the caller hands one in.
 
 mod adam;
+mod any_network;
 pub(crate) mod buffer;
 mod checkpoint;
 mod config;
 pub mod conv;
 mod error;
 mod export;
+mod learner;
+pub mod moments;
 mod network;
 pub mod norm;
 mod photo;
@@ -20,8 +23,10 @@ pub(crate) mod random;
 mod run;
 pub(crate) mod tap;
 mod trainer;
+pub mod upsample;
 
 pub use adam::{Adam, scheduled_rate};
+pub use any_network::{AnyNetwork, StyleSignals};
 pub use checkpoint::checkpoint_path;
 pub use config::{Length, LossWeights, TrainConfig};
 pub use error::{TrainError, TrainErrorKind};

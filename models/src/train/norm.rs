@@ -24,7 +24,7 @@ struct InstanceNorm {
 const LANES: usize = 16;
 
 /// Sum of `f(a, b)` over two equal slices, in lanes that the compiler turns into vectors.
-fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn sum_pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let (a_chunks, a_rest) = a.as_chunks::<LANES>();
     let (b_chunks, b_rest) = b.as_chunks::<LANES>();
     let mut lanes = [0.0_f32; LANES];

@@ -196,6 +196,11 @@ impl PhotoSet {
         &self.digest
     }
 
+    /// The photos, in the order of their names.
+    pub fn photos(&self) -> &[Photo] {
+        &self.photos
+    }
+
     /// Number of photos.
     pub fn len(&self) -> usize {
         self.photos.len()

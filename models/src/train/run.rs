@@ -79,10 +79,14 @@ pub fn run(
     config.check()?;
     let bytes = std::fs::read(&config.features).map_err(|source| TrainError::io(&config.features, source))?;
     let features = FeatureNetwork::load(&bytes)?;
-    let painting = Photo::read(&config.style, Some(config.style_size))?;
     let photos = PhotoSet::read(&config.photos)?;
     let preview = config.preview.as_ref().map(|path| Photo::read(path, None)).transpose()?;
-    let mut trainer = Trainer::new(config.clone(), features, &painting, photos)?;
+    let mut trainer = if config.any {
+        Trainer::any(config.clone(), features, PhotoSet::read(&config.style)?, photos)?
+    } else {
+        let painting = Photo::read(&config.style, Some(config.style_size))?;
+        Trainer::new(config.clone(), features, &painting, photos)?
+    };
     if let Some(start) = &config.start {
         trainer.start_from(&std::fs::read(start).map_err(|source| TrainError::io(start, source))?)?;
     }
@@ -143,7 +147,7 @@ fn write_preview(trainer: &Trainer, preview: Option<&Photo>) -> Result<Option<Pa
     let config = &trainer.config;
     let due = config.preview_every > 0 && trainer.iteration().is_multiple_of(config.preview_every);
     let Some(photo) = preview.filter(|_| due) else { return Ok(None) };
-    let styled = trainer.network().forward(&photo.to_tensor()?)?.detach();
+    let styled = trainer.learner.preview(&photo.to_tensor()?)?.detach();
     let path = config.out.with_extension(format!("{:06}.png", trainer.iteration()));
     Photo::write(&styled, &path)?;
     Ok(Some(path))
@@ -154,6 +158,7 @@ fn finish(trainer: &Trainer, command: &str, saved: &std::path::Path) -> Result<T
     let file_name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let card = json!({
         "name": config.name,
+        "any": config.any,
         "painting": file_name(&config.style),
         "command": command,
         "seed": config.seed,
@@ -169,7 +174,7 @@ fn finish(trainer: &Trainer, command: &str, saved: &std::path::Path) -> Result<T
         "features_blake3": trainer.features().digest(),
         "training": trainer.fingerprint(),
     });
-    let bytes = export(trainer.network(), &card)?;
+    let bytes = export(trainer.variables(), &card)?;
     write_whole(&config.out, &bytes)?;
     if saved.exists() {
         std::fs::remove_file(saved).map_err(|source| TrainError::io(saved, source))?;

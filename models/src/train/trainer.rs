@@ -1,16 +1,18 @@
 //! The training loop: one iteration after the other, each drawing its own random numbers from the seed.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::adam::{Adam, scheduled_rate};
+use super::any_network::AnyNetwork;
 use super::config::{LossWeights, TrainConfig};
 use super::error::TrainError;
 use super::export::import;
+use super::learner::{AnyLearner, Learner, Lesson, PaintingLearner, Studio};
 use super::network::TransformerNetwork;
 use super::photo::{Photo, PhotoSet};
 use super::random::Random;
-use crate::loss::{content_loss, energy, gram, range_excess, steadiness_loss, style_loss, total_variation};
+use crate::loss::{content_loss, energy, mean_distance, range_excess, steadiness_loss, total_variation};
 use crate::vgg::FeatureNetwork;
 
 /// Feature levels that the content term needs (its own is the last).
@@ -60,7 +62,7 @@ impl Losses {
 #[derive(Debug)]
 pub struct Trainer {
     pub(super) config: TrainConfig,
-    pub(super) network: TransformerNetwork,
+    pub(super) learner: Box<dyn Learner>,
     pub(super) adam: Adam,
     pub(super) iteration: u32,
     pub(super) mean: Losses,
@@ -68,13 +70,12 @@ pub struct Trainer {
     flat_views: u32,
     features: FeatureNetwork,
     photos: PhotoSet,
-    targets: Vec<Tensor>,
     content_floor: f32,
     start: Option<String>,
 }
 
 impl Trainer {
-    /// Prepares a training: reads nothing, measures the painting's Gram matrices.
+    /// Prepares the training of one painting: reads nothing, measures its Gram matrices.
     ///
     /// # Errors
     /// When the configuration is out of range or the painting too small.
@@ -85,6 +86,32 @@ impl Trainer {
         photos: PhotoSet,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        let network = TransformerNetwork::new(config.width, config.seed)?;
+        let learner = PaintingLearner::new(network, &features, painting, config.weights.style_levels.len())?;
+        Self::of(config, Box::new(learner), features, photos)
+    }
+
+    /// Prepares the training of a network for any style, on paintings and on the photos as styles; reads nothing.
+    ///
+    /// # Errors
+    /// When the configuration is out of range.
+    pub fn any(
+        config: TrainConfig,
+        features: FeatureNetwork,
+        paintings: PhotoSet,
+        photos: PhotoSet,
+    ) -> Result<Self, TrainError> {
+        config.check()?;
+        let learner = AnyLearner::new(AnyNetwork::new(config.width, config.seed)?, paintings);
+        Self::of(config, Box::new(learner), features, photos)
+    }
+
+    fn of(
+        config: TrainConfig,
+        learner: Box<dyn Learner>,
+        features: FeatureNetwork,
+        photos: PhotoSet,
+    ) -> Result<Self, TrainError> {
         let levels = config.weights.style_levels.len();
         if levels > features.levels() {
             return Err(TrainError::Config(format!(
@@ -92,24 +119,18 @@ impl Trainer {
                 features.levels()
             )));
         }
-        let mut targets = Vec::new();
-        for level in features.features(&painting.to_tensor()?, levels)? {
-            targets.push(gram(&level)?);
-        }
-        let network = TransformerNetwork::new(config.width, config.seed)?;
-        let adam = Adam::new(network.variables(), config.clip);
+        let adam = Adam::new(learner.variables(), config.clip);
         let content_floor = typical_energy(&features, &photos, &config)?;
         let mean = Losses::default();
         Ok(Self {
             config,
-            network,
+            learner,
             adam,
             iteration: 0,
             mean,
             flat_views: 0,
             features,
             photos,
-            targets,
             content_floor,
             start: None,
         })
@@ -120,7 +141,7 @@ impl Trainer {
     /// # Errors
     /// When the file does not fit the network.
     pub fn start_from(&mut self, bytes: &[u8]) -> Result<(), TrainError> {
-        import(&self.network, bytes)?;
+        import(self.learner.variables(), bytes)?;
         self.start = Some(blake3::hash(bytes).to_hex().to_string());
         Ok(())
     }
@@ -130,9 +151,9 @@ impl Trainer {
         self.start.as_deref()
     }
 
-    /// The network as trained so far.
-    pub fn network(&self) -> &TransformerNetwork {
-        &self.network
+    /// The network as trained so far: every variable with its name.
+    pub fn variables(&self) -> &[(String, Var)] {
+        self.learner.variables()
     }
 
     /// The feature network.
@@ -143,11 +164,6 @@ impl Trainer {
     /// The content photos.
     pub fn photos(&self) -> &PhotoSet {
         &self.photos
-    }
-
-    /// Gram matrices of the painting.
-    pub(super) fn targets(&self) -> &[Tensor] {
-        &self.targets
     }
 
     /// Iterations made.
@@ -173,7 +189,7 @@ impl Trainer {
         };
         if self.iteration == main && main > 0 {
             // The moments of the other loss would throw the first steps off.
-            self.adam = Adam::new(self.network.variables(), self.config.clip);
+            self.adam = Adam::new(self.learner.variables(), self.config.clip);
         }
         let (loss, losses) = self.loss(is_steady)?;
         if !losses.total.is_finite() {
@@ -185,7 +201,7 @@ impl Trainer {
             return Err(TrainError::Collapsed { iteration: self.iteration });
         }
         let gradients = loss.backward()?;
-        self.adam.step(self.network.variables(), &gradients, rate)?;
+        self.adam.step(self.learner.variables(), &gradients, rate)?;
         self.iteration += 1;
         losses.blend_into(&mut self.mean, (1.0 / self.iteration as f32).max(0.02));
         Ok(losses)
@@ -196,33 +212,43 @@ impl Trainer {
         let mut random = Random::new(self.config.seed, u64::from(self.iteration));
         let view = self.photos.draw(&mut random, size, SHIFT_MAX as usize);
         let content = self.photos.render(&view, size, (0, 0), 0.0, &mut random)?;
+        let lesson = self.learner.lesson(self.studio(), &content, &mut random)?;
         let (styled, steadiness) = if is_steady {
             let mut shift = || random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX;
             let shift = (shift(), shift());
             let noise = random.between(0.0, self.config.steady_noise as f32);
             let moved = self.photos.render(&view, size, shift, noise, &mut random)?;
-            let both = self.network.forward(&Tensor::cat(&[&content, &moved], 0)?)?;
+            let both = self.learner.stylize(&Tensor::cat(&[&content, &moved], 0)?, &lesson)?;
             let styled = both.narrow(0, 0, 1)?;
             let steadiness = steadiness_loss(&styled, &both.narrow(0, 1, 1)?, shift)?;
             (styled, Some(steadiness))
         } else {
-            (self.network.forward(&content)?, None)
+            (self.learner.stylize(&content, &lesson)?, None)
         };
-        self.weigh(&content, &styled, steadiness)
+        self.weigh(&content, &styled, &lesson, steadiness)
+    }
+
+    fn studio(&self) -> Studio<'_> {
+        let levels = self.config.weights.style_levels.len().max(CONTENT_LEVELS);
+        Studio { features: &self.features, photos: &self.photos, crop: self.config.crop, levels }
     }
 
     fn weigh(
         &self,
         content: &Tensor,
         styled: &Tensor,
+        lesson: &Lesson,
         steadiness: Option<Tensor>,
     ) -> Result<(Tensor, Losses), TrainError> {
         let LossWeights { style_levels, .. } = &self.config.weights;
         let weights = &self.config.weights;
         let content_target = self.features.features(content, CONTENT_LEVELS)?.swap_remove(CONTENT_LEVELS - 1);
+        let content_target = self.learner.content_target(content_target, CONTENT_LEVELS - 1, lesson)?;
         let styled_features = self.features.features(styled, style_levels.len().max(CONTENT_LEVELS))?;
         let content = content_loss(&styled_features[CONTENT_LEVELS - 1], &content_target, self.content_floor)?;
-        let style = style_loss(&styled_features[..style_levels.len()], &self.targets, style_levels)?;
+        let compared = styled_features.iter().take(style_levels.len());
+        let compared = compared.map(|level| self.learner.summary(level)).collect::<Result<Vec<_>, _>>()?;
+        let style = mean_distance(&compared, &lesson.targets, style_levels)?;
         let variation = total_variation(styled)?;
         let range = range_excess(styled)?;
         let mut total = (content.affine(weights.content, 0.0)? + style.affine(weights.style, 0.0)?)?;
