@@ -137,7 +137,7 @@ fn job_id(job: &Job, blob: &Blob, style: &Style, output: &Location) -> Result<Jo
 fn no_style() -> Error {
     Error::new(
         ErrorKind::Usage,
-        "no style is named: add --style NAME (see `restyle styles list`) or --style weights.safetensors",
+        "no style is named: add --style NAME (see `restyle styles list`), --style weights.safetensors or --style picture.jpg",
     )
 }
 

@@ -73,8 +73,8 @@ fn not_a_blend(said: &str, part: &str) -> Error {
     Error::new(ErrorKind::Usage, message)
 }
 
-/// Loads a built-in style, a `.safetensors` file or a storage URL of one, or encodes a picture with the network
-/// in `network`.
+/// Loads a built-in style, a `.safetensors` file or a storage URL of one, or encodes a picture with `network`, else with the
+/// built-in network for any style.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] for an unknown name, an unreadable file or tensors that are not a style network; it says which and lists the names.
@@ -119,12 +119,11 @@ fn encoded(said: &str, network: Option<&Path>) -> Result<AnyStyle, Error> {
     AnyStyle::encode(&network, &picture).map_err(|e| refused(said, &e))
 }
 
-/// The network for any style: one file, or a folder of MicroAST's four.
+/// The built-in network for any style, or the user's: one file, or a folder of MicroAST's four.
 #[cfg(feature = "train")]
 fn any_network(said: Option<&Path>) -> Result<AnyStyleNetwork, Error> {
     let Some(path) = said else {
-        let message = "a picture as style needs a network for any style: name it with --style-network, or train a style";
-        return Err(refused("of a picture", &message));
+        return AnyStyleNetwork::load(shipped::ANY.bytes).map_err(|e| refused("of any picture", &e));
     };
     let refused = |path: &Path, e: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Configuration, format!("style network {}: {e}", path.display()))

@@ -69,3 +69,33 @@ fn wrong_controls_end_with_their_code() {
         assert_eq!(found, code, "{options:?}: {said}");
     }
 }
+
+#[test]
+fn a_picture_is_a_style_without_training() {
+    let Some(clip) = shared("media-dev/bear-vp9-161x121.webm") else { return };
+    let bench = Bench::new();
+    let picture = |name: &str, source: &str| {
+        let path = bench.path(name).display().to_string();
+        support::ffmpeg(&["-f", "lavfi", "-i", source, "-frames:v", "1", &path]);
+        path
+    };
+    let (one, two) = (picture("one.png", "testsrc2=s=96x64"), picture("two.png", "mandelbrot=s=64x96"));
+    let first = styled(&bench, &clip, "one.mkv", &["--style", &one]);
+    let second = styled(&bench, &clip, "two.mkv", &["--style", &two]);
+    assert_ne!(first.0, second.0, "two pictures, two styles");
+    let job = |options: &[&str]| styled(&bench, &clip, "job.mkv", options).1;
+    let own = job(&["--style", &one]);
+    let network = bench.path("network.safetensors").display().to_string();
+    let with_network = ["--style", &one, "--style-network", &network];
+    std::fs::write(&network, restyle_models::shipped::ANY.bytes).unwrap();
+    assert_eq!(own, job(&with_network), "the built-in network, wherever it lies");
+    assert_ne!(own, job(&["--style", &two, "--overwrite"]), "the style picture is part of the job");
+    if let Some(published) = shared("weights/microast") {
+        let network = published.display().to_string();
+        assert_ne!(own, job(&["--style", &one, "--overwrite", "--style-network", &network]), "so is the network");
+    }
+    std::fs::write(&network, b"no network").unwrap();
+    let (code, _, said) = finish(command(&bench, &clip, "job.mkv").args(with_network));
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("network.safetensors"), "{said}");
+}

@@ -1,4 +1,4 @@
-//! The styles this build carries: trained by the project, in `models/styles`, with a card each.
+//! The styles this build carries, and its network for any style: trained by the project, in `models/styles`, with a card each.
 
 /// A style inside the binary.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,21 @@ pub struct ShippedStyle {
     /// The safetensors file.
     pub bytes: &'static [u8],
 }
+
+/// A network for any style inside the binary.
+#[derive(Debug, Clone, Copy)]
+pub struct ShippedNetwork {
+    /// blake3 of the file, hexadecimal, as its card says.
+    pub digest: &'static str,
+    /// The safetensors file, see [`crate::any_style::AnyStyleNetwork::load`].
+    pub bytes: &'static [u8],
+}
+
+/// The network that encodes a picture as a style.
+pub const ANY: ShippedNetwork = ShippedNetwork {
+    digest: "374ea872e726e89be3dd78bf823201726b6847bb7068ac2c60196b8f7a5518bb",
+    bytes: include_bytes!("../styles/any-picture.safetensors"),
+};
 
 /// Every style of this build, by name.
 pub const ALL: &[ShippedStyle] = &[

@@ -88,7 +88,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "STYLES", conflicts_with = "style")]
     pub(crate) blend: Option<String>,
     /// Network that reads a picture given to --style: a file of `restyle train --any`, or a folder of MicroAST's four
-    /// (content_encoder, style_encoder, modulator and decoder.safetensors)
+    /// (content_encoder, style_encoder, modulator and decoder.safetensors) [default: the built-in one]
     #[arg(long, value_name = "PATH")]
     pub(crate) style_network: Option<PathBuf>,
     /// Share of the style in the result, 0 (the source) to 1

@@ -69,5 +69,10 @@ fn verify() -> Result<(), Error> {
         }
         output::write(&format!("{:<16} {digest} as its card says\n", style.name))?;
     }
-    Ok(())
+    let digest = blake3::hash(shipped::ANY.bytes).to_hex();
+    if digest.as_str() != shipped::ANY.digest {
+        let message = format!("the network for any picture has digest {digest}, its card says {}", shipped::ANY.digest);
+        return Err(Error::new(ErrorKind::Configuration, message));
+    }
+    output::write(&format!("{:<16} {digest} as its card says\n", "any picture"))
 }
