@@ -23,6 +23,7 @@ use restyle_engine::clock::Clock;
 use restyle_engine::fault;
 use restyle_engine::item::SegmentIndex;
 use restyle_engine::ledger::{Adopted, Ledger, MeteredStore, PublishedOutput, Scan, SegmentLedger};
+use restyle_models::style::PictureShape;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -310,7 +311,7 @@ impl Drive {
             threads: self.config.threads_per_worker(),
             ranges: opened.calibrated.as_ref().and_then(|c| c.calibration.ranges().cloned()),
             options: prepared.stylize_options(),
-            size: opened.plan.source.video.upright_size(),
+            shape: decoded_shape(&opened.plan),
         };
         let shelf = self.shelf.clone();
         let settings = Arc::new(opened.plan.encoder.clone());
@@ -435,6 +436,12 @@ impl Drive {
 }
 
 /// A frame in flight is held once decoded and once scored.
+/// What the decoder's pictures have in common.
+fn decoded_shape(plan: &Plan) -> PictureShape {
+    let (width, height) = plan.source.video.upright_size();
+    PictureShape { width, height, format: plan.source.video.format }
+}
+
 fn frame_bytes(plan: &Plan) -> u64 {
     let (width, height) = plan.source.video.upright_size();
     let bytes =

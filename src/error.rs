@@ -26,8 +26,10 @@ pub enum ErrorKind {
     Storage,
     /// No room is left where an object or the output has to go.
     DiskFull,
-    /// The asked-for device is not there, or was lost.
+    /// The asked-for device is not there, or is too full.
     Device,
+    /// The device was lost in use; nothing in this process can use it again, so the process should end.
+    DeviceLost,
     /// The job was told to stop; what is finished is kept and the same command resumes.
     Interrupted,
 }
@@ -42,7 +44,7 @@ impl ErrorKind {
             Self::InputUnreadable | Self::InputRefused | Self::InputChanged => 3,
             Self::Configuration => 4,
             Self::Storage | Self::DiskFull => 5,
-            Self::Device => 6,
+            Self::Device | Self::DeviceLost => 6,
             Self::Interrupted => 75,
         }
     }
@@ -67,6 +69,7 @@ impl ErrorKind {
             Self::Storage => "storage",
             Self::DiskFull => "disk_full",
             Self::Device => "device",
+            Self::DeviceLost => "device_lost",
             Self::Interrupted => "interrupted",
         }
     }
@@ -127,6 +130,7 @@ impl From<restyle_actors::ActorError> for Error {
             Actor::Storage => ErrorKind::Storage,
             Actor::DiskFull => ErrorKind::DiskFull,
             Actor::Device => ErrorKind::Device,
+            Actor::DeviceLost => ErrorKind::DeviceLost,
             Actor::Cancelled => ErrorKind::Interrupted,
             _ => ErrorKind::JobFailed,
         };

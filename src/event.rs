@@ -217,7 +217,8 @@ pub struct Failed {
 }
 
 /// After these the same command goes on where the job ended, once what was in the way is gone.
-const RESUMABLE: [ErrorKind; 4] = [ErrorKind::Interrupted, ErrorKind::Device, ErrorKind::DiskFull, ErrorKind::Storage];
+const RESUMABLE: [ErrorKind; 5] =
+    [ErrorKind::Interrupted, ErrorKind::Device, ErrorKind::DeviceLost, ErrorKind::DiskFull, ErrorKind::Storage];
 
 impl Failed {
     /// Tells an error as an event; `job` is the id where the job came so far.

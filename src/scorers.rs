@@ -9,7 +9,7 @@ use restyle_models::device::DeviceChoice;
 use restyle_models::mix::{Controls, StyleSource, build_mix};
 use restyle_models::pixels::Picture;
 use restyle_models::ranges::Ranges;
-use restyle_models::style::{StyleModel, StylizeOptions};
+use restyle_models::style::{PictureShape, StyleModel, StylizeOptions};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,20 +33,20 @@ pub(crate) struct Blueprint {
     pub(crate) threads: usize,
     pub(crate) ranges: Option<Ranges>,
     pub(crate) options: StylizeOptions,
-    /// Width and height of the pictures.
-    pub(crate) size: (u32, u32),
+    /// What the decoder's pictures have in common.
+    pub(crate) shape: PictureShape,
 }
 
 impl Blueprint {
     /// Builds a scorer on the thread that uses it, with a network of the shelf where it holds one like it.
     pub(crate) fn scorer(&self, shelf: Option<&Arc<Shelf>>) -> Result<Box<dyn Scorer>, ModelError> {
         let build = || build_mix(&self.parts, self.controls, &self.device, self.threads, self.ranges.as_ref());
-        let model = match shelf.filter(|_| self.device == DeviceChoice::Cpu) {
+        let mut model = match shelf.filter(|_| self.device == DeviceChoice::Cpu) {
             // A card's memory belongs to the thread's context, and is better free than kept.
             None => build()?,
             Some(shelf) => shelf.take_or_build(&self.key(), build)?,
         };
-        let batch = model.batch_frames_max(self.size.0, self.size.1);
+        let batch = model.make_room(self.shape, &self.options)?;
         Ok(Box::new(StyleScorer::new(model, self.options, batch)))
     }
 
@@ -148,18 +148,22 @@ struct Shelved {
     is_sound: bool,
 }
 
+impl Shelved {
+    fn model(&mut self) -> Result<&mut Box<dyn StyleModel>, ModelError> {
+        let gone = || ModelError::Device("the network is gone: this is a bug in restyle".to_owned());
+        self.model.as_mut().ok_or_else(gone)
+    }
+}
+
 impl StyleModel for Shelved {
-    fn batch_frames_max(&self, width: u32, height: u32) -> usize {
-        self.model.as_ref().map_or(1, |model| model.batch_frames_max(width, height))
+    fn make_room(&mut self, shape: PictureShape, options: &StylizeOptions) -> Result<usize, ModelError> {
+        self.model()?.make_room(shape, options)
     }
 
     fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
-        let Some(model) = self.model.as_mut() else {
-            return Err(ModelError::Device("the network is gone: this is a bug in restyle".to_owned()));
-        };
         // Unless it comes back, and well: a panic is caught further up.
         let was_sound = std::mem::replace(&mut self.is_sound, false);
-        let painted = model.stylize(pictures, options);
+        let painted = self.model()?.stylize(pictures, options);
         self.is_sound = was_sound && painted.is_ok();
         painted
     }

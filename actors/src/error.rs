@@ -34,8 +34,10 @@ pub enum ErrorKind {
     Damaged,
     /// A codec or muxer failed on data that it should take.
     Codec,
-    /// A device is not there or was lost.
+    /// A device is not there, or is too full.
     Device,
+    /// A device was there and is gone, for the rest of this process.
+    DeviceLost,
     /// The work was told to stop.
     Cancelled,
 }
@@ -89,9 +91,12 @@ pub enum ActorError {
         /// What happened.
         message: String,
     },
-    /// A device is not there or was lost; the process that holds it should end.
+    /// A device is not there, or is too full.
     #[error("{0}")]
     Device(String),
+    /// A device was lost in use; the process that holds it should end, since nothing in it can use the device again.
+    #[error("{0}")]
+    DeviceLost(String),
     /// The work was told to stop.
     #[error("cancelled before it was finished")]
     Cancelled,
@@ -132,20 +137,21 @@ impl ActorError {
             Self::Damaged { .. } => ErrorKind::Damaged,
             Self::Codec(_) | Self::Crashed { .. } => ErrorKind::Codec,
             Self::Device(_) => ErrorKind::Device,
+            Self::DeviceLost(_) => ErrorKind::DeviceLost,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
 
     /// Returns what a supervisor may do about it.
     ///
-    /// Only transient storage errors and crashed stages are worth trying again as they are; damage condemns its frames alone, a lost
-    /// device the process, everything else the worker that met it.
+    /// Only transient storage errors and crashed stages are worth trying again as they are; damage condemns its frames alone, a missing or lost
+    /// device the node on it, everything else the worker that met it.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
             Self::Storage { transient: true, .. } | Self::Crashed { .. } => Status::Transient,
             Self::Damaged { .. } => Status::Poison,
-            Self::Device(_) => Status::DeviceLost,
+            Self::Device(_) | Self::DeviceLost(_) => Status::DeviceLost,
             _ => Status::Fatal,
         }
     }
@@ -195,7 +201,8 @@ impl From<EngineError> for ActorError {
 impl From<ModelError> for ActorError {
     fn from(error: ModelError) -> Self {
         match error.kind() {
-            ModelErrorKind::Device | ModelErrorKind::DeviceLost => Self::Device(error.to_string()),
+            ModelErrorKind::Device | ModelErrorKind::DeviceFull => Self::Device(error.to_string()),
+            ModelErrorKind::DeviceLost => Self::DeviceLost(error.to_string()),
             ModelErrorKind::Weights | ModelErrorKind::Options => Self::Config(error.to_string()),
             _ => Self::Codec(error.to_string()),
         }

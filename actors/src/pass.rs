@@ -24,7 +24,6 @@ use restyle_engine::credit::{CreditLimit, Credits};
 use restyle_engine::fault;
 use restyle_engine::item::{Item, SegmentIndex};
 use restyle_engine::ledger::{Adopted, PackPolicy, Scan, SegmentLedger};
-use restyle_engine::stage::Status;
 use restyle_engine::steal::{Poisoned, Pool, PoolConfig};
 use restyle_engine::supervise::{ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageSpec, SupervisionEventKind};
 use restyle_engine::worker::{ExitReason, WorkerContext, work};
@@ -34,6 +33,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 mod hung;
+mod left;
 mod shown;
 
 /// Builds a scorer on the thread that uses it.
@@ -433,10 +433,7 @@ impl Pass<'_> {
         let report = running.scorers.wait();
         let stats = self.pool.stats();
         if stats.committed + stats.poisoned < stats.pushed && !self.control.is_draining() {
-            let why: Vec<String> = report.failures().map(|(node, exit)| format!("{node} {exit}")).collect();
-            let lost = report.failures().any(|(_, exit)| is_device(exit));
-            let message = format!("no scorer is left: {}", why.join("; "));
-            self.report.failures.push(if lost { ActorError::Device(message) } else { ActorError::Codec(message) });
+            self.report.failures.push(left::nobody_left(&report));
         }
         self.stop.cancel();
         self.give_up.cancel();
@@ -482,11 +479,6 @@ fn deliver(item: Item<Delivery>) {
     let (id, Delivery { frame, route }) = delivery;
     // An assembler that died is seen by the pass; the frame's credit goes back here.
     let _ = route.try_send(Arrival::Scored(Item::new(id, frame, credit)));
-}
-
-/// Whether a device was missing or lost.
-fn is_device(exit: &ExitReason) -> bool {
-    matches!(exit, ExitReason::DeviceLost(_) | ExitReason::NotStarted { status: Status::DeviceLost, .. })
 }
 
 /// Tells the segment of a frame that it cannot be scored.

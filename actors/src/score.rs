@@ -101,6 +101,10 @@ impl Stage<FrameTask, Delivery> for ScoreStage {
         for task in tasks {
             fault::numbered("score", task.number);
         }
+        if let Err(fault) = fault::fallible("scorer:device") {
+            let lost = StageError::new(Status::DeviceLost, fault.to_string());
+            return tasks.iter().map(|_| Err(lost.clone())).collect();
+        }
         let frames: Vec<&DecodedFrame> = tasks.iter().map(|t| &t.frame).collect();
         let results = self.scorer.score(&frames);
         if results.len() != tasks.len() {

@@ -386,7 +386,7 @@ impl AnyStyleModel {
 
     fn stylize_one(&mut self, picture: &Picture, options: &StylizeOptions) -> Result<Picture, ModelError> {
         let size = (picture.width as usize, picture.height as usize);
-        let scored_size = score_size(picture, options.score_width)?;
+        let scored_size = score_size(size, options.score_width)?;
         to_rgb(picture, &mut self.picture)?;
         if scored_size == size {
             return from_rgb(&self.style.forward(&self.picture)?, options.output, picture.width, picture.height);

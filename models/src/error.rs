@@ -11,6 +11,8 @@ pub enum ModelErrorKind {
     Options,
     /// The device is missing, refused or not compiled in.
     Device,
+    /// The device has no room for the work now; it may have later, and for smaller pictures.
+    DeviceFull,
     /// The device was there and is gone; the process should end and be started again.
     DeviceLost,
     /// A failure inside the numeric library that has no better name.
@@ -34,6 +36,9 @@ pub enum ModelError {
     /// The chosen device cannot be used.
     #[error("{0}")]
     Device(String),
+    /// The device has no room for the work.
+    #[error("{0}")]
+    DeviceFull(String),
     /// The device was lost while in use.
     #[error("{0}")]
     DeviceLost(String),
@@ -50,6 +55,7 @@ impl ModelError {
             Self::Picture(_) => ModelErrorKind::Picture,
             Self::Options(_) => ModelErrorKind::Options,
             Self::Device(_) => ModelErrorKind::Device,
+            Self::DeviceFull(_) => ModelErrorKind::DeviceFull,
             Self::DeviceLost(_) => ModelErrorKind::DeviceLost,
             Self::Tensor(_) => ModelErrorKind::Numeric,
         }

@@ -8,7 +8,7 @@ use crate::any_style::{AnyStyle, AnyStyleModel};
 use crate::device::DeviceChoice;
 use crate::pixels::{ChromaSite, ColorMatrix, ColorRange, Layout, Picture, PixelFormat, RgbPlanes, from_rgb, to_rgb};
 use crate::ranges::Ranges;
-use crate::style::{StyleModel, StylizeOptions, build_with};
+use crate::style::{PictureShape, StyleModel, StylizeOptions, build_with};
 use crate::weights::StyleWeights;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Mix {
         to_rgb(picture, &mut self.source)?;
         self.mixed.reshape(self.source.width, self.source.height);
         self.mixed.planes.iter_mut().for_each(|plane| plane.fill(0.0));
-        let part_options = StylizeOptions { output: PART_FORMAT, ..*options };
+        let part_options = of_parts(options);
         for (model, share) in &mut self.models {
             for styled in model.stylize(&[picture], &part_options)? {
                 to_rgb(&styled, &mut self.part)?;
@@ -169,7 +169,17 @@ impl Mix {
     }
 }
 
+/// How the parts of a mix are stylized.
+fn of_parts(options: &StylizeOptions) -> StylizeOptions {
+    StylizeOptions { output: PART_FORMAT, ..*options }
+}
+
 impl StyleModel for Mix {
+    fn make_room(&mut self, shape: PictureShape, options: &StylizeOptions) -> Result<usize, ModelError> {
+        self.models.iter_mut().try_for_each(|(model, _)| model.make_room(shape, &of_parts(options)).map(|_| ()))?;
+        Ok(1)
+    }
+
     fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
         options.output.validate()?;
         crate::style::check_equal_shapes(pictures)?;

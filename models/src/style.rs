@@ -22,12 +22,37 @@ pub struct StylizeOptions {
     pub output: PixelFormat,
 }
 
+/// Size and format that all pictures of a job have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PictureShape {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Planes, bits and colours.
+    pub format: PixelFormat,
+}
+
+impl PictureShape {
+    /// Returns the shape of a picture.
+    pub fn of(picture: &Picture) -> Self {
+        Self { width: picture.width, height: picture.height, format: picture.format }
+    }
+}
+
 /// A style on a device, used by the one thread that built it.
 pub trait StyleModel: Send {
-    /// Returns how many pictures of that size a call digests best; at least 1.
-    fn batch_frames_max(&self, width: u32, height: u32) -> usize {
-        let _ = (width, height);
-        1
+    /// Takes the memory that pictures of a shape need and returns how many of them a call digests best; at least 1.
+    ///
+    /// Called before the first picture, so that a device which is too full is known before there is work in hand. Pictures of
+    /// another shape may follow all the same.
+    ///
+    /// # Errors
+    /// `Options` for a score width out of range, `DeviceFull` where not even one picture fits, `DeviceLost` where the
+    /// device went away.
+    fn make_room(&mut self, shape: PictureShape, options: &StylizeOptions) -> Result<usize, ModelError> {
+        let _ = (shape, options);
+        Ok(1)
     }
 
     /// Stylizes pictures of equal size and format; each result has its picture's size and the format asked for.
@@ -36,7 +61,7 @@ pub trait StyleModel: Send {
     ///
     /// # Errors
     /// `Picture` where a picture contradicts its format or differs in shape from the first, `Options` for a score
-    /// width out of range, `DeviceLost` where the device went away.
+    /// width out of range, `DeviceFull` where the shape is new and does not fit, `DeviceLost` where the device went away.
     fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError>;
 }
 
@@ -115,7 +140,7 @@ impl ScoredPlanes {
     /// Returns a picture as the network sees it.
     pub(crate) fn of(&mut self, picture: &Picture, score_width: Option<u32>) -> Result<&RgbPlanes, ModelError> {
         let size = (picture.width as usize, picture.height as usize);
-        let scored_size = score_size(picture, score_width)?;
+        let scored_size = score_size(size, score_width)?;
         to_rgb(picture, &mut self.picture)?;
         if scored_size == size {
             return Ok(&self.picture);
@@ -137,7 +162,7 @@ impl StyleModel for CpuStyle {
 impl CpuStyle {
     fn stylize_one(&mut self, picture: &Picture, options: &StylizeOptions) -> Result<Picture, ModelError> {
         let size = (picture.width as usize, picture.height as usize);
-        let scored_size = score_size(picture, options.score_width)?;
+        let scored_size = score_size(size, options.score_width)?;
         self.net.forward(self.scored.of(picture, options.score_width)?, &mut self.stylized);
         if scored_size == size {
             return from_rgb(&self.stylized, options.output, picture.width, picture.height);
@@ -148,9 +173,8 @@ impl CpuStyle {
     }
 }
 
-/// Returns the size at which the network sees the picture.
-pub(crate) fn score_size(picture: &Picture, width: Option<u32>) -> Result<(usize, usize), ModelError> {
-    let size = (picture.width as usize, picture.height as usize);
+/// Returns the size at which the network sees pictures of a size.
+pub(crate) fn score_size(size: (usize, usize), width: Option<u32>) -> Result<(usize, usize), ModelError> {
     let Some(width) = width else { return Ok(size) };
     if !(SCORE_WIDTH_MIN..=crate::pixels::DIMENSION_MAX).contains(&width) {
         return Err(ModelError::Options(format!(
@@ -244,7 +268,7 @@ mod tests {
 
     #[test]
     fn score_sizes_keep_the_proportion() {
-        let size = |w, h, width| score_size(&picture(w, h, 1), width).unwrap();
+        let size = |w, h, width| score_size((w, h), width).unwrap();
         assert_eq!(size(1280, 720, Some(320)), (320, 180));
         assert_eq!(size(150, 101, Some(150)), (150, 101));
         assert_eq!(size(101, 3, Some(10)), (10, 1));

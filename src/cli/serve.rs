@@ -5,7 +5,7 @@ use super::output;
 use crate::error::{Error, ErrorKind};
 use crate::serve::http::{Api, Listeners, Server};
 use crate::serve::{ServeConfig, Service, ServiceError, ServiceErrorKind};
-use crossbeam_channel::{Receiver, select, tick, unbounded};
+use crossbeam_channel::{Receiver, Sender, select, tick, unbounded};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -41,6 +41,12 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Error> {
     let code = live(&service, &server, &args.config, &signals);
     // Until here everybody could see how the drain went.
     server.stop(CLOSE_LIMIT);
+    if service.is_device_lost() {
+        return Err(Error::new(
+            ErrorKind::DeviceLost,
+            "a device was lost; its jobs go on when the service starts again",
+        ));
+    }
     if code == 0 {
         return Ok(());
     }
@@ -60,10 +66,14 @@ fn sockets() -> Listeners {
     Listeners { api: take(0), metrics: take(1) }
 }
 
+/// How often the service is asked whether a device was lost.
+const DEVICE_LOOK: Duration = Duration::from_secs(1);
+
 /// Follows signals until the service has ended; returns the exit code.
 fn live(service: &Service, server: &Server, file: &Path, signals: &Receiver<i32>) -> u8 {
     let watchdog = sd_notify::watchdog_enabled().map(|every| tick(every / WATCHDOG_SHARE));
     let watchdog = watchdog.unwrap_or_else(crossbeam_channel::never);
+    let devices = tick(DEVICE_LOOK);
     let (ended, drained) = unbounded();
     let mut draining = false;
     loop {
@@ -71,21 +81,31 @@ fn live(service: &Service, server: &Server, file: &Path, signals: &Receiver<i32>
             recv(watchdog) -> _ => if service.health().live {
                 let _ = sd_notify::notify(&[NotifyState::Watchdog]);
             },
+            recv(devices) -> _ => if !draining && service.is_device_lost() {
+                draining = true;
+                output::say("restyle: a device was lost and this process has to end; what is finished is kept");
+                drain(service, &ended);
+            },
             recv(drained) -> clean => return if clean.unwrap_or(false) { 0 } else { ErrorKind::Interrupted.exit_code() },
             recv(signals) -> signal => match signal {
                 Ok(SIGHUP) => reload(service, server, file),
                 Ok(_) if !draining => {
                     draining = true;
                     output::say("restyle: ending; what is finished is kept, a second signal ends at once");
-                    let _ = sd_notify::notify(&[NotifyState::Stopping]);
-                    let (service, ended) = (service.clone(), ended.clone());
-                    let limit = service.config().drain;
-                    std::thread::spawn(move || ended.send(service.drain_and_stop(limit + DRAIN_SLACK)));
+                    drain(service, &ended);
                 }
                 _ => return ErrorKind::Interrupted.exit_code(),
             },
         }
     }
+}
+
+/// Ends the service in good order and tells whether every job came to rest.
+fn drain(service: &Service, ended: &Sender<bool>) {
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    let (service, ended) = (service.clone(), ended.clone());
+    let limit = service.config().drain;
+    std::thread::spawn(move || ended.send(service.drain_and_stop(limit + DRAIN_SLACK)));
 }
 
 /// What a drain takes beyond the notice that jobs are given, for what they write at their end.

@@ -1,10 +1,10 @@
 //! Whether the service lives and takes jobs: the thread that chooses beats, and the work store takes what is put on record.
 
 use super::error::ServiceError;
-use super::service::{Inner, lock};
+use super::service::{Inner, Service, lock};
 use super::view::Health;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Without a beat for so long the service hangs: longer than any call of a store, with all its attempts, may take.
@@ -16,6 +16,8 @@ const ASK: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     state: Mutex<State>,
+    /// Whether a device was lost, for good.
+    device_lost: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -32,6 +34,25 @@ impl Pulse {
     pub(super) fn stored(&self, error: Option<&ServiceError>) {
         let failure = error.filter(|e| e.kind() == super::ServiceErrorKind::Storage).map(ToString::to_string);
         lock(&self.state).failure = failure;
+    }
+
+    /// Notes that a device was lost.
+    pub(super) fn lose_device(&self) {
+        self.device_lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a device was lost: no job is begun any more.
+    pub(super) fn is_device_lost(&self) -> bool {
+        self.device_lost.load(Ordering::SeqCst)
+    }
+}
+
+impl Service {
+    /// Whether a job lost its last device. Nothing in this process can use it again and no further job is begun: the process
+    /// should drain, end, and be started again; then its jobs go on.
+    #[must_use]
+    pub fn is_device_lost(&self) -> bool {
+        self.inner.pulse.is_device_lost()
     }
 }
 
@@ -63,6 +84,7 @@ pub(super) fn health(inner: &Inner) -> Health {
         ending.then(|| "the service is ending".to_owned()),
         (!live).then(|| "nothing is chosen any more: the service hangs".to_owned()),
         state.failure.clone(),
+        inner.pulse.is_device_lost().then(|| "a device was lost: the process has to be started again".to_owned()),
     ];
     let problems: Vec<String> = told.into_iter().flatten().collect();
     Health { live, ready: problems.is_empty(), problems }

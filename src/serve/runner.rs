@@ -71,7 +71,7 @@ fn choose(inner: &Arc<Inner>) {
 
 /// Chooses a job that may begin now.
 fn next(inner: &Inner) -> Option<Arc<Entry>> {
-    if inner.draining.load(Ordering::SeqCst) {
+    if inner.draining.load(Ordering::SeqCst) || inner.pulse.is_device_lost() {
         return None;
     }
     let (config, entries, now) = (inner.config(), inner.entries(), inner.clock.now());
@@ -394,7 +394,11 @@ fn fail(inner: &Inner, entry: &Entry, used: NodeSeconds, error: ErrorView) {
 
 /// Says what follows from an attempt that ended without output.
 fn stopped(inner: &Inner, entry: &Entry, used: NodeSeconds, wish: Option<Wish>, error: &Error) {
-    let is_passing = matches!(error.kind(), ErrorKind::Storage | ErrorKind::DiskFull | ErrorKind::Device);
+    use ErrorKind::{Device, DeviceLost, DiskFull, Storage};
+    if error.kind() == DeviceLost {
+        inner.pulse.lose_device();
+    }
+    let is_passing = matches!(error.kind(), Storage | DiskFull | Device | DeviceLost);
     match (wish, error.kind()) {
         (Some(Wish::Cancel), _) => conclude(inner, entry, Transition::Cancelled { used }),
         (Some(Wish::Pause), ErrorKind::Interrupted) => note(inner, entry, Transition::Paused { used }),

@@ -1,6 +1,7 @@
-//! Rows 1, 2, 8, 29: scorers that panic or hang, a process that is stopped for a while, an encoder that is slow.
+//! Rows 1, 2, 8, 29: scorers that panic or hang, a process that is stopped for a while, an encoder that is slow; and devices
+//! that are lost.
 
-use crate::rehearsal::{FRAMES, Rehearsal, SLOW, in_flight, make_clip};
+use crate::rehearsal::{FRAMES, Rehearsal, SEGMENT_FRAMES, SLOW, in_flight, make_clip};
 use crate::support::{Bench, finish};
 use rustix::process::Signal;
 use std::process::Command;
@@ -62,6 +63,36 @@ fn row_8_a_process_stopped_for_twice_the_lease_goes_on() {
     assert_eq!(run.wait().code(), Some(0));
     rehearsal.is_identical();
     assert!(rehearsal.scored_ever() <= FRAMES + in_flight(2), "{} frames", rehearsal.scored_ever());
+}
+
+#[test]
+fn a_lost_device_ends_its_node_and_the_others_finish() {
+    let rehearsal = Rehearsal::new();
+    let (code, events, stderr) = finish(&mut rehearsal.run("scorer:device=5*error"));
+    assert_eq!(code, 0, "{stderr}");
+    rehearsal.is_identical();
+    let says = |what: &str| events.iter().any(|e| e["message"].as_str().is_some_and(|m| m.contains(what)));
+    assert!(says("device lost") && says("is not started again"), "{events:?}");
+    assert_eq!(rehearsal.scored_ever(), FRAMES);
+}
+
+#[test]
+fn the_last_lost_device_ends_the_process_with_its_own_code_and_the_job_resumes() {
+    let rehearsal = Rehearsal::new();
+    let (code, last, stderr) = rehearsal.ends(&format!("{SLOW};scorer:device=90*error;scorer:device=91*error"));
+    assert_eq!((code, last["kind"].as_str()), (6, Some("device_lost")), "{last} {stderr}");
+    assert_eq!(last["resumable"], true, "{last}");
+    assert!(last["message"].as_str().unwrap().contains("no scorer is left"), "{last}");
+    let done = rehearsal.finishes("");
+    assert!(done["frames_reused"].as_u64().unwrap() >= SEGMENT_FRAMES, "{done}");
+}
+
+#[test]
+fn a_device_that_cannot_be_had_ends_the_process_with_its_own_code() {
+    let rehearsal = Rehearsal::new();
+    let (code, last, stderr) = rehearsal.ends("scorer:start=error");
+    assert_eq!((code, last["kind"].as_str()), (6, Some("device")), "{last} {stderr}");
+    rehearsal.finishes("");
 }
 
 fn peak_of_clip(seconds: &str, faults: &str) -> u64 {

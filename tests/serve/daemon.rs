@@ -64,6 +64,19 @@ fn a_kill_loses_nothing_that_was_finished() {
 }
 
 #[test]
+fn a_lost_device_ends_the_daemon_with_its_own_code_and_the_next_one_goes_on() {
+    let site = Site::new(40);
+    site.configure(&format!("nodes = {{ max = 1 }}\n{ROUTE}"));
+    site.drop_clip("in/clip.mp4");
+    let mut daemon = site.daemon("scorer:device=30*error");
+    assert_eq!(daemon.exit_code(), 6, "{}", site.said());
+    assert!(files(&site.path("out")).is_empty() && site.reports("logs").is_empty());
+    let _daemon = site.daemon("");
+    let report = until(&|| site.said(), || site.reports("logs").pop());
+    assert_eq!((&report["job"]["state"], &report["job"]["attempts"]), (&"finished".into(), &2.into()), "{report}");
+}
+
+#[test]
 fn fifty_jobs_of_two_tenants_finish_by_turns_in_flat_memory() {
     let site = Site::new(4);
     let route = |tenant: &str| {

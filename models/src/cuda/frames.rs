@@ -72,6 +72,12 @@ impl Framed {
         encode(&mut program, job, raw, row, output);
         Self { program, input, output }
     }
+
+    /// Returns the bytes of a card that so many slots need, each with an input and an output of its own.
+    pub fn bytes(&self, slots: usize) -> usize {
+        let slot = self.program.work_of(self.input) + self.program.work_of(self.output);
+        self.program.work_bytes() + slot * slots.saturating_sub(1)
+    }
 }
 
 fn planes(program: &mut Program, images: usize, size: (usize, usize)) -> Buffer {

@@ -196,21 +196,18 @@ impl Machine {
     /// # Errors
     /// `DeviceLost` where the card does not answer.
     pub fn free_bytes(&self) -> Result<usize, ModelError> {
+        // What was given back is free once the stream has come to that.
+        self.compute.synchronize().map_err(lost)?;
         Ok(self.compute.context().mem_get_info().map_err(lost)?.0)
     }
 
     /// Allocates memory; what is in it is arbitrary.
     ///
     /// # Errors
-    /// `Device` where there is not enough, `DeviceLost` where the card does not answer.
+    /// `DeviceFull` where there is not enough, `DeviceLost` where the card does not answer.
     pub fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, ModelError> {
         // SAFETY: programs write every value before they read it, whatever was in memory before.
-        unsafe { self.compute.alloc(bytes.max(16)) }.map_err(|error| match error.0 {
-            cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY => {
-                ModelError::Device(format!("cuda:{} has no room for {bytes} bytes", self.card.ordinal))
-            }
-            _ => lost(error),
-        })
+        unsafe { self.compute.alloc(bytes.max(16)) }.map_err(lost)
     }
 
     /// Allocates memory that holds a copy of `bytes`.
@@ -256,7 +253,7 @@ impl Machine {
     /// Allocates page-locked memory of the host.
     ///
     /// # Errors
-    /// `DeviceLost` where the driver refuses.
+    /// `DeviceFull` where the driver has none to give, `DeviceLost` where it refuses otherwise.
     pub fn pinned(&self, bytes: usize) -> Result<PinnedHostSlice<u8>, ModelError> {
         // SAFETY: frames are written into it before it is copied, or the card writes it before it is read.
         unsafe { self.compute.context().alloc_pinned_with_flags(bytes.max(1), 0) }.map_err(lost)
@@ -265,7 +262,8 @@ impl Machine {
     /// Compiles what a program needs and fixes its addresses; the launches become one graph.
     ///
     /// # Errors
-    /// `Device` where a kernel does not compile, `DeviceLost` where the card does not answer.
+    /// `Device` where a kernel does not compile, `DeviceFull` where there is no room for the graph, `DeviceLost` where the card
+    /// does not answer.
     pub fn load(&mut self, program: &Program, memory: &dyn Fn(Buffer) -> u64) -> Result<Loaded, ModelError> {
         let functions =
             program.kernels.iter().map(|kernel| self.function(kernel)).collect::<Result<Vec<_>, ModelError>>()?;
@@ -341,8 +339,13 @@ pub fn address(slice: &CudaSlice<u8>) -> u64 {
     slice.device_ptr(slice.stream()).0
 }
 
-/// Says that the card was lost: after most of its errors a context answers nothing any more.
+/// Says that the card was lost: after most of its errors a context answers nothing any more. Being out of memory is none of them.
 pub fn lost(error: DriverError) -> ModelError {
+    if error.0 == cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY {
+        return ModelError::DeviceFull(
+            "the CUDA device has no memory left: lower --size, or use --device cpu".to_owned(),
+        );
+    }
     ModelError::DeviceLost(format!("the CUDA device was lost: {}; run the same command again to go on", reason(error)))
 }
 

@@ -1,6 +1,6 @@
 //! The network on NVIDIA cards: own kernels, launched as a program that is plain data.
 //!
-//! What decides is written once and runs in two places. [`pack`], [`network`], [`frames`] and [`resample`] know no card: they turn
+//! What decides is written once and runs in two places. [`pack`], [`network`], [`frames`], [`resample`] and [`room`] know no card: they turn
 //! weights, sizes and formats into a [`Program`] of buffers and launches with the source of every kernel. With feature
 //! `cuda` the modules `machine` and `style` run it on a card through candle's device and storage; without one, the tests run
 //! the same program, tensor cores and background copies included, on the processor (`tests/cuda`).
@@ -23,6 +23,7 @@ pub mod op;
 pub mod pack;
 pub mod program;
 pub mod resample;
+pub mod room;
 pub mod source;
 #[cfg(feature = "cuda")]
 pub mod style;

@@ -108,6 +108,17 @@ impl Program {
         self.launches.push(launch);
     }
 
+    /// Returns the bytes of one buffer of the program's own memory.
+    ///
+    /// # Panics
+    /// For a constant, which no program owns.
+    pub fn work_of(&self, buffer: Buffer) -> usize {
+        match buffer {
+            Buffer::Work(at) => self.work[at].bytes,
+            Buffer::Constant(_) => panic!("{buffer:?} is no memory of a program"),
+        }
+    }
+
     /// Returns the bytes of all memory of the program.
     pub fn work_bytes(&self) -> usize {
         self.work.iter().map(|work| work.bytes).sum()

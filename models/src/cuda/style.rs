@@ -1,17 +1,19 @@
 //! A style on a card: frames cross as integer planes through page-locked memory, in groups that overlap.
 //!
 //! While one group is computed the next is uploaded and the one before comes back: two slots, three streams, events between them.
-//! The network's memory is shared by both slots, since the compute stream does one group after the other.
+//! The network's memory is shared by both slots, since the compute stream does one group after the other. How many pictures are a
+//! group, and whether there is a second slot, is settled by what the card has free (`room`).
 
 use super::frames::{Framed, Job};
 use super::machine::{Loaded, Machine, address, alike, lost};
 use super::network::Network;
 use super::pack::Precision;
 use super::program::Buffer;
+use super::room::{Share, take_largest};
 use crate::ModelError;
 use crate::device::DeviceChoice;
 use crate::pixels::{Picture, PixelFormat, Samples};
-use crate::style::{StyleModel, StylizeOptions, check_equal_shapes, score_size};
+use crate::style::{PictureShape, StyleModel, StylizeOptions, check_equal_shapes, score_size};
 use crate::weights::StyleWeights;
 use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaSlice, CudaStream, PinnedHostSlice};
 use std::collections::HashMap;
@@ -25,7 +27,6 @@ const GROUP_MAX: usize = 8;
 const GROUPS_A_CALL: usize = 8;
 /// The share of the free memory that a job may take; the rest is for others and for the driver.
 const MEMORY_SHARE: f64 = 0.9;
-const SLOTS: usize = 2;
 
 /// How many models of this process are on each card, by number: a fact about the process, whatever pipelines it holds.
 static OCCUPANCY: Mutex<Vec<usize>> = Mutex::new(Vec::new());
@@ -63,14 +64,19 @@ impl Drop for Seat {
 
 /// The transformer network on a card. Used by the thread that built it.
 pub struct CudaStyle {
+    rig: Rig,
+    /// What is ready for the shape of the last call.
+    ready: Option<Ready>,
+    _seat: Seat,
+}
+
+/// The open card with a style on it.
+struct Rig {
     machine: Machine,
     network: Network,
     constants: Vec<CudaSlice<u8>>,
     upload: Arc<CudaStream>,
     download: Arc<CudaStream>,
-    /// What is ready for the shape of the last call.
-    ready: Option<Ready>,
-    _seat: Seat,
 }
 
 /// Memory and graphs for pictures of one shape.
@@ -78,7 +84,7 @@ struct Ready {
     job: Job,
     /// Memory of the program by number; input and output are in the slots.
     work: Vec<Option<CudaSlice<u8>>>,
-    slots: [Slot; SLOTS],
+    slots: Vec<Slot>,
     /// Graphs by slot and pictures.
     programs: HashMap<(usize, usize), Loaded>,
 }
@@ -104,59 +110,69 @@ impl CudaStyle {
         let network = Network::pack(weights, precision)?;
         let constants = network.constants().iter().map(|bytes| machine.hold(bytes)).collect::<Result<_, _>>()?;
         let (upload, download) = (machine.stream()?, machine.stream()?);
-        Ok(Self { machine, network, constants, upload, download, ready: None, _seat: seat })
+        let rig = Rig { machine, network, constants, upload, download };
+        Ok(Self { rig, ready: None, _seat: seat })
     }
 
     /// Returns the open card.
     pub fn machine(&mut self) -> &mut Machine {
-        &mut self.machine
+        &mut self.rig.machine
     }
 
-    /// Prepares memory for pictures of the job's shape: as many at once as fill the card and fit it.
-    fn prepare(&mut self, job: Job) -> Result<(), ModelError> {
-        if self.ready.as_ref().is_some_and(|ready| Job { images: job.images, ..ready.job } == job) {
-            return Ok(());
+    /// Takes memory for pictures of the job's shape: as many at once as fill the card and fit it.
+    fn prepare(&mut self, job: Job) -> Result<usize, ModelError> {
+        if let Some(ready) = self.ready.as_ref().filter(|ready| Job { images: job.images, ..ready.job } == job) {
+            return Ok(ready.job.images);
         }
         // Freed first: the new shape may need what the old one held.
         self.ready = None;
+        let ready =
+            take_largest(group_images(job.scored), |share| self.rig.take(Job { images: share.images, ..job }, share))?;
+        let images = ready.job.images;
+        self.ready = Some(ready);
+        Ok(images)
+    }
+
+    fn run(&mut self, pictures: &[&Picture]) -> Result<Vec<Picture>, ModelError> {
+        let ready = self.ready.as_mut().expect("prepared before");
+        let (group, slots) = (ready.job.images, ready.slots.len());
+        let mut results = Vec::with_capacity(pictures.len());
+        let mut groups = 0;
+        for (at, chunk) in pictures.chunks(group).enumerate() {
+            results.extend(ready.finish(at % slots)?);
+            self.rig.begin(ready, at % slots, chunk)?;
+            groups = at + 1;
+        }
+        for at in groups..groups + slots {
+            results.extend(ready.finish(at % slots)?);
+        }
+        Ok(results)
+    }
+}
+
+impl Rig {
+    /// Measures what is free and takes a share of it, graphs of whole groups included.
+    fn take(&mut self, job: Job, share: Share) -> Result<Ready, ModelError> {
+        let framed = Framed::plan(&self.network, &job);
+        if framed.program.oversized {
+            let (width, height) = job.scored;
+            let message = format!("{} pictures of {width}x{height} are too large for a card: lower --size", job.images);
+            return Err(ModelError::DeviceFull(message));
+        }
         let free = (self.machine.free_bytes()? as f64 * MEMORY_SHARE) as usize;
-        let mut images = group_images(job.scored);
-        let (framed, job) = loop {
-            let job = Job { images, ..job };
-            let framed = Framed::plan(&self.network, &job);
-            if framed.program.oversized {
-                let (width, height) = job.scored;
-                return Err(ModelError::Picture(format!(
-                    "a picture of {width}x{height} is too large for a card: lower --size"
-                )));
-            }
-            let needed = framed.program.work_bytes();
-            if needed <= free {
-                break (framed, job);
-            }
-            if images == 1 {
-                return Err(ModelError::Device(format!(
-                    "cuda:{} has {} MiB free, a picture of {}x{} needs {} MiB: lower --size or use --device cpu",
-                    self.machine.card().ordinal,
-                    free >> 20,
-                    job.scored.0,
-                    job.scored.1,
-                    needed >> 20
-                )));
-            }
-            images /= 2;
-        };
-        let slot = |machine: &Machine| -> Result<Slot, ModelError> {
-            let bytes = |buffer| framed.program.work[number(buffer)].bytes;
-            Ok(Slot {
-                input: machine.allocate(bytes(framed.input))?,
-                output: machine.allocate(bytes(framed.output))?,
-                to_card: machine.pinned(bytes(framed.input))?,
-                from_card: machine.pinned(bytes(framed.output))?,
-                under_way: None,
-            })
-        };
-        let slots = [slot(&self.machine)?, slot(&self.machine)?];
+        let needed = framed.bytes(share.slots);
+        if needed > free {
+            return Err(ModelError::DeviceFull(format!(
+                "cuda:{} has {} MiB to spare, {} pictures of {}x{} need {} MiB: lower --size, end what else uses the card, or use --device cpu",
+                self.machine.card().ordinal,
+                free >> 20,
+                job.images,
+                job.scored.0,
+                job.scored.1,
+                needed >> 20
+            )));
+        }
+        let slots = (0..share.slots).map(|_| self.slot(&framed)).collect::<Result<_, _>>()?;
         let own = |at: usize| Buffer::Work(at) == framed.input || Buffer::Work(at) == framed.output;
         let work = framed.program.work.iter().enumerate().map(|(at, work)| match &work.contents {
             _ if own(at) => Ok(None),
@@ -166,27 +182,45 @@ impl CudaStyle {
         let work = work.collect::<Result<_, _>>()?;
         // Memory comes in the order of the compute stream, and the other streams are to use it too.
         self.machine.compute().synchronize().map_err(lost)?;
-        self.ready = Some(Ready { job, work, slots, programs: HashMap::new() });
+        let mut ready = Ready { job, work, slots, programs: HashMap::new() };
+        (0..share.slots).try_for_each(|slot| self.load(&mut ready, slot, job.images))?;
+        Ok(ready)
+    }
+
+    fn slot(&self, framed: &Framed) -> Result<Slot, ModelError> {
+        let (input, output) = (framed.program.work_of(framed.input), framed.program.work_of(framed.output));
+        Ok(Slot {
+            input: self.machine.allocate(input)?,
+            output: self.machine.allocate(output)?,
+            to_card: self.machine.pinned(input)?,
+            from_card: self.machine.pinned(output)?,
+            under_way: None,
+        })
+    }
+
+    /// Makes the graph of so many pictures on a slot, where there is none yet.
+    fn load(&mut self, ready: &mut Ready, slot: usize, images: usize) -> Result<(), ModelError> {
+        if ready.programs.contains_key(&(slot, images)) {
+            return Ok(());
+        }
+        let framed = Framed::plan(&self.network, &Job { images, ..ready.job });
+        let (work, place) = (&ready.work, &ready.slots[slot]);
+        let memory = |buffer| match buffer {
+            Buffer::Constant(at) => address(&self.constants[at]),
+            _ if buffer == framed.input => address(&place.input),
+            _ if buffer == framed.output => address(&place.output),
+            Buffer::Work(at) => work[at].as_ref().map_or(0, address),
+        };
+        let loaded = self.machine.load(&framed.program, &memory)?;
+        ready.programs.insert((slot, images), loaded);
         Ok(())
     }
 
     /// Enqueues a group on a slot that is free.
-    fn begin(&mut self, slot: usize, pictures: &[&Picture]) -> Result<(), ModelError> {
-        let ready = self.ready.as_mut().expect("prepared before");
+    fn begin(&mut self, ready: &mut Ready, slot: usize, pictures: &[&Picture]) -> Result<(), ModelError> {
         // Fewer pictures than a group: the smallest power of two that holds them, so that graphs stay few.
         let images = pictures.len().next_power_of_two().min(ready.job.images);
-        if !ready.programs.contains_key(&(slot, images)) {
-            let framed = Framed::plan(&self.network, &Job { images, ..ready.job });
-            let (work, place) = (&ready.work, &ready.slots[slot]);
-            let memory = |buffer| match buffer {
-                Buffer::Constant(at) => address(&self.constants[at]),
-                _ if buffer == framed.input => address(&place.input),
-                _ if buffer == framed.output => address(&place.output),
-                Buffer::Work(at) => work[at].as_ref().map_or(0, address),
-            };
-            let loaded = self.machine.load(&framed.program, &memory)?;
-            ready.programs.insert((slot, images), loaded);
-        }
+        self.load(ready, slot, images)?;
         let place = &mut ready.slots[slot];
         fill(place.to_card.as_mut_slice().map_err(lost)?, pictures);
         self.upload.memcpy_htod(&place.to_card, &mut place.input).map_err(lost)?;
@@ -198,44 +232,30 @@ impl CudaStyle {
         Ok(())
     }
 
-    /// Waits for the group of a slot and returns its pictures; none where the slot is free.
-    fn finish(&mut self, slot: usize) -> Result<Vec<Picture>, ModelError> {
-        let ready = self.ready.as_mut().expect("prepared before");
-        let place = &mut ready.slots[slot];
-        let Some((done, count)) = place.under_way.take() else { return Ok(Vec::new()) };
-        done.synchronize().map_err(lost)?;
-        let job = &ready.job;
-        let bytes = job.output.picture_bytes(job.width, job.height);
-        let all = place.from_card.as_slice().map_err(lost)?;
-        all.chunks_exact(bytes).take(count).map(|one| read(one, job.output, job.width, job.height)).collect()
-    }
-
     /// Waits for everything that was enqueued: memory must outlive it. A lost card has nothing under way.
     fn settle(&self) {
         for stream in [&self.upload, self.machine.compute(), &self.download] {
             let _ = stream.synchronize();
         }
     }
+}
 
-    fn run(&mut self, pictures: &[&Picture]) -> Result<Vec<Picture>, ModelError> {
-        let group = self.ready.as_ref().map_or(1, |ready| ready.job.images);
-        let mut results = Vec::with_capacity(pictures.len());
-        let mut groups = 0;
-        for (at, chunk) in pictures.chunks(group).enumerate() {
-            results.extend(self.finish(at % SLOTS)?);
-            self.begin(at % SLOTS, chunk)?;
-            groups = at + 1;
-        }
-        for at in groups..groups + SLOTS {
-            results.extend(self.finish(at % SLOTS)?);
-        }
-        Ok(results)
+impl Ready {
+    /// Waits for the group of a slot and returns its pictures; none where the slot is free.
+    fn finish(&mut self, slot: usize) -> Result<Vec<Picture>, ModelError> {
+        let place = &mut self.slots[slot];
+        let Some((done, count)) = place.under_way.take() else { return Ok(Vec::new()) };
+        done.synchronize().map_err(lost)?;
+        let job = &self.job;
+        let bytes = job.output.picture_bytes(job.width, job.height);
+        let all = place.from_card.as_slice().map_err(lost)?;
+        all.chunks_exact(bytes).take(count).map(|one| read(one, job.output, job.width, job.height)).collect()
     }
 }
 
 impl StyleModel for CudaStyle {
-    fn batch_frames_max(&self, width: u32, height: u32) -> usize {
-        group_images((width as usize, height as usize)) * GROUPS_A_CALL
+    fn make_room(&mut self, shape: PictureShape, options: &StylizeOptions) -> Result<usize, ModelError> {
+        Ok(self.prepare(job(shape, options)?)? * GROUPS_A_CALL)
     }
 
     fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
@@ -243,18 +263,11 @@ impl StyleModel for CudaStyle {
         check_equal_shapes(pictures)?;
         let Some(first) = pictures.first() else { return Ok(Vec::new()) };
         pictures.iter().try_for_each(|picture| picture.validate())?;
-        self.prepare(Job {
-            images: 1,
-            width: first.width,
-            height: first.height,
-            scored: score_size(first, options.score_width)?,
-            input: first.format,
-            output: options.output,
-        })?;
+        self.prepare(job(PictureShape::of(first), options)?)?;
         let results = self.run(pictures);
         if results.is_err() {
             // Nothing of a broken run may be taken for the next one's.
-            self.settle();
+            self.rig.settle();
             self.ready = None;
         }
         results
@@ -263,18 +276,19 @@ impl StyleModel for CudaStyle {
 
 impl Drop for CudaStyle {
     fn drop(&mut self) {
-        self.settle();
+        self.rig.settle();
     }
+}
+
+/// What has to be done for pictures of a shape, one at a time.
+fn job(shape: PictureShape, options: &StylizeOptions) -> Result<Job, ModelError> {
+    let PictureShape { width, height, format } = shape;
+    let scored = score_size((width as usize, height as usize), options.score_width)?;
+    Ok(Job { images: 1, width, height, scored, input: format, output: options.output })
 }
 
 fn group_images((width, height): (usize, usize)) -> usize {
     (GROUP_PIXELS / (width * height).max(1)).clamp(1, GROUP_MAX).next_power_of_two().min(GROUP_MAX)
-}
-
-fn number(buffer: Buffer) -> usize {
-    match buffer {
-        Buffer::Constant(at) | Buffer::Work(at) => at,
-    }
 }
 
 /// Lays pictures side by side as the card reads them: planes tight, one picture after the other, words as they lie in memory.

@@ -146,7 +146,7 @@ fn check_frames(input: PixelFormat, output: PixelFormat, score_width: Option<u32
     let expected = build(&weights, &DeviceChoice::Cpu, 1).unwrap().stylize(&pictures.each_ref(), &options).unwrap();
 
     let network = Network::pack(&weights, Precision::F32).unwrap();
-    let scored = crate::style::score_size(&pictures[0], score_width).unwrap();
+    let scored = crate::style::score_size((width as usize, height as usize), score_width).unwrap();
     let framed = Framed::plan(&network, &Job { images: 2, width, height, scored, input, output });
     let given = pictures.iter().flat_map(bytes).collect();
     let emulator = Emulator::compile(&compiler, &framed.program);
