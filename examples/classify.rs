@@ -112,6 +112,7 @@ pub fn label(request: &Request, control: &PassControl, on_frame: &mut dyn FnMut(
         let work = PassWork {
             blob: Arc::clone(&blob),
             source: Arc::clone(&source),
+            decode_on: None,
             conceal: false,
             segment_ticks,
             segments: segments.clone(),

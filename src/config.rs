@@ -26,6 +26,8 @@ pub struct RawConfig {
     pub preserve_color: Option<bool>,
     /// `auto`, `cpu` or `cuda:N`.
     pub device: Option<String>,
+    /// `cpu` or `cuda`.
+    pub decode: Option<String>,
     /// Number of scorer nodes.
     pub workers: Option<usize>,
     /// Folder or storage URL of the work store.
@@ -82,6 +84,7 @@ impl RawConfig {
             strength: self.strength.or(below.strength),
             preserve_color: self.preserve_color.or(below.preserve_color),
             device: self.device.or(below.device),
+            decode: self.decode.or(below.decode),
             workers: self.workers.or(below.workers),
             work_dir: self.work_dir.or(below.work_dir),
             size: self.size.or(below.size),
@@ -108,6 +111,7 @@ impl RawConfig {
             Some(said) => DeviceChoice::parse(said),
         };
         let device = device.map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
+        let decodes_on_card = decodes_on_card(self.decode.as_deref())?;
         let workers = match self.workers {
             None => None,
             Some(n) if n > WORKERS_MAX => return Err(out_of_range("workers", n, 1, WORKERS_MAX)),
@@ -141,6 +145,7 @@ impl RawConfig {
         let work = WorkPlace::parse(self.work_dir.as_deref())?;
         let config = Config {
             device,
+            decodes_on_card,
             workers,
             work_dir: work.folder,
             work_store: work.remote,
@@ -166,6 +171,14 @@ impl RawConfig {
             conceal: self.conceal.unwrap_or(false),
         };
         Ok((config, options))
+    }
+}
+
+fn decodes_on_card(said: Option<&str>) -> Result<bool, Error> {
+    match said {
+        None | Some("cpu") => Ok(false),
+        Some("cuda") => Ok(true),
+        Some(other) => Err(Error::new(ErrorKind::Usage, format!("decode is {other:?}, expected cpu or cuda"))),
     }
 }
 
@@ -205,6 +218,8 @@ fn out_of_range(
 pub struct Config {
     /// The device that scores.
     pub device: DeviceChoice,
+    /// Whether frames are decoded by a card's own decoder (NVDEC) where it serves the source.
+    pub decodes_on_card: bool,
     /// Scorer nodes; `None` lets the pipeline choose from cores, frame size and free memory.
     pub workers: Option<NonZeroUsize>,
     /// Folder of the work store, created when missing; with `work_store`, of what lies beside it.

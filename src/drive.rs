@@ -319,13 +319,14 @@ impl Drive {
             blob: Arc::clone(&prepared.blob),
             source: Arc::new(opened.plan.source.clone()),
             conceal: opened.plan.conceal,
+            decode_on: prepared.decode_on,
             segment_ticks: opened.plan.segment_ticks,
             segments: opened.segments.clone(),
             scan,
             adopted,
             order,
             nodes: scorers::nodes(&self.config),
-            assemblers: self.config.assembler_count(),
+            assemblers: self.config.assembler_count().min(opened.plan.encoder.codec.sessions_max()),
             scorer: Arc::new(move || Ok(blueprint.scorer(shelf.as_ref())?)),
             writer: Arc::new(move || {
                 Ok(Box::new(VideoWriter::new(SegmentEncoder::new(&settings)?)) as Box<dyn SegmentWriter>)
@@ -435,13 +436,13 @@ impl Drive {
     }
 }
 
-/// A frame in flight is held once decoded and once scored.
 /// What the decoder's pictures have in common.
 fn decoded_shape(plan: &Plan) -> PictureShape {
     let (width, height) = plan.source.video.upright_size();
     PictureShape { width, height, format: plan.source.video.format }
 }
 
+/// A frame in flight is held once decoded and once scored.
 fn frame_bytes(plan: &Plan) -> u64 {
     let (width, height) = plan.source.video.upright_size();
     let bytes =

@@ -5,12 +5,14 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind};
 use crate::job::{Identity, Job, PIPELINE_VERSION, Parameters};
 use crate::styles::{self, Style};
-use restyle_actors::encode::{EncodeRequest, EncoderSettings};
+use restyle_actors::encode::{self, EncodeRequest, EncoderSettings};
+use restyle_actors::ffmpeg::hardware::CardDecoder;
 use restyle_actors::source::probe;
 use restyle_actors::source_info::SourceInfo;
 use restyle_actors::storage::{Blob, Location};
 use restyle_actors::{join, publish};
 use restyle_engine::item::JobId;
+use restyle_models::device::DeviceChoice;
 use restyle_models::mix::Controls;
 use restyle_models::style::StylizeOptions;
 use serde::{Deserialize, Serialize};
@@ -49,6 +51,8 @@ pub(crate) struct Prepared {
     pub(crate) output: Location,
     pub(crate) style: Style,
     pub(crate) plan: Plan,
+    /// The card that decodes for this process, by its number; else the processor does.
+    pub(crate) decode_on: Option<usize>,
     pub(crate) warnings: Vec<String>,
     /// Whether what would be a warning is an error.
     pub(crate) strict: bool,
@@ -78,16 +82,18 @@ impl Prepared {
             container: output.extension().unwrap_or_default(),
             strict: job.options.strict,
         };
-        let (encoder, chosen) = EncoderSettings::choose(&source, &request)?;
+        let (encoder, chosen) = encode::settle(&source, &request)?;
         let mut warnings = source.warnings.clone();
         warnings.extend(chosen);
+        let (decode_on, refused) = decoder_card(config, &source);
+        warnings.extend(refused);
         warnings.extend(join::preview(&blob, &source, &encoder)?);
         publish::check_writable(&output)?;
         let id = job_id(job, &blob, &style, &output)?;
         let plan = Plan {
             segment_ticks: segment_ticks(&source),
             precision: job.options.precision,
-            numeric_class: numeric_class(config, job.options.precision),
+            numeric_class: numeric_class(config, job.options.precision, decode_on, &encoder),
             source,
             encoder,
             score_width: job.options.size,
@@ -97,7 +103,7 @@ impl Prepared {
             },
             conceal: job.options.conceal,
         };
-        Ok(Self { id, blob, output, style, plan, warnings, strict: job.options.strict })
+        Ok(Self { id, blob, output, style, plan, decode_on, warnings, strict: job.options.strict })
     }
 
     /// Returns how the network is to be run.
@@ -161,13 +167,34 @@ fn segment_ticks(source: &SourceInfo) -> i64 {
     ((SEGMENT_SECONDS / tick).round() as i64).max(1)
 }
 
-/// Names what the bytes of the output depend on besides the job itself.
-fn numeric_class(config: &Config, precision: Precision) -> String {
+/// Chooses the card that decodes, where one is to; beside it why none does although it was asked for.
+fn decoder_card(config: &Config, source: &SourceInfo) -> (Option<usize>, Option<String>) {
+    if !config.decodes_on_card {
+        return (None, None);
+    }
+    let ordinal = if let DeviceChoice::Cuda(ordinal) = config.device { ordinal } else { 0 };
+    let codec = &source.video.codec;
+    let opened = if CardDecoder::serves(codec) {
+        CardDecoder::open(ordinal).map_err(|error| error.to_string())
+    } else {
+        Err(format!("{codec} is not decoded on a card"))
+    };
+    match opened {
+        Ok(_) => (Some(ordinal), None),
+        Err(why) => (None, Some(format!("{why}; the processor decodes instead"))),
+    }
+}
+
+/// Names what the bytes of the output depend on besides the job itself. A card's decoder conceals damage in its own way, and
+/// its encoder writes other bytes than any other.
+fn numeric_class(config: &Config, precision: Precision, decode_on: Option<usize>, encoder: &EncoderSettings) -> String {
     let ffmpeg = restyle_actors::ffmpeg::capabilities::Capabilities::read();
     format!(
-        "{}{} avcodec-{} avfilter-{} swscale-{}",
+        "{}{}{}{} avcodec-{} avfilter-{} swscale-{}",
         restyle_models::device::numeric_class(config.device),
         if precision.is_full() { "" } else { " reduced" },
+        if decode_on.is_some() { " nvdec" } else { "" },
+        if encoder.codec.is_on_card() { " nvenc" } else { "" },
         ffmpeg.avcodec,
         ffmpeg.avfilter,
         ffmpeg.swscale

@@ -120,8 +120,55 @@ fn usage_and_configuration_have_their_codes() {
     check(&[&input, &out, "--style", &tiny, "--size", "3"], 2, "32..=8192");
     check(&[&input, &out, "--style", &tiny, "--workers", "many"], 2, "1 to 256");
     check(&[&input, &out, "--style", &tiny, "--codec", "no-such-codec"], 2, "codec");
-    check(&[&input, &out, "--style", &tiny, "--device", "cuda:0"], 6, "cuda");
+    check(&[&input, &out, "--style", &tiny, "--decode", "gpu"], 2, "cuda");
     check(&[&input, &bench.path("no/such/folder/out.mp4").to_string_lossy(), "--style", &tiny], 5, "folder");
+}
+
+#[test]
+fn a_card_that_is_not_there_is_refused_before_any_work() {
+    let bench = Bench::new();
+    let (input, out) = (clip(&bench), bench.path("out.mp4"));
+    // A number that is missing where there are cards as well.
+    let (exit, events, stderr) = finish(bench.run(&input, &out).args(["--device", "cuda:4711"]));
+    let failed = events.last().unwrap();
+    assert_eq!((exit, failed["event"].as_str(), failed["kind"].as_str()), (6, Some("failed"), Some("device")));
+    let why = if cfg!(feature = "cuda") { "CUDA device" } else { "built with --features cuda" };
+    for says in ["cuda:4711", why, "--device cpu"] {
+        assert!(stderr.contains(says), "{stderr:?} does not say {says:?}");
+    }
+    assert!(!out.exists() && !bench.path("work").exists(), "something was begun");
+}
+
+#[test]
+fn auto_is_the_processor_where_no_card_answers() {
+    let bench = Bench::new();
+    let (input, auto, cpu) = (clip(&bench), bench.path("auto.mp4"), bench.path("cpu.mp4"));
+    let (exit, events, stderr) = finish(bench.run(&input, &auto).args(["--device", "auto"]));
+    assert_eq!(exit, 0, "{stderr}");
+    let planned = events.iter().find(|e| e["event"] == "planned").unwrap();
+    if planned["device"] != "cpu" {
+        println!("skipped: a card answers here");
+        return;
+    }
+    finished(bench.run(&input, &cpu).args(["--device", "cpu"]));
+    assert!(std::fs::read(auto).unwrap() == std::fs::read(cpu).unwrap(), "auto and cpu give the same bytes");
+}
+
+#[test]
+fn what_a_card_would_decode_and_encode_the_processor_does_with_a_note() {
+    let bench = Bench::new();
+    let (input, card, cpu) = (clip(&bench), bench.path("card.mp4"), bench.path("cpu.mp4"));
+    let (exit, events, stderr) =
+        finish(bench.run(&input, &card).args(["--codec", "h264_nvenc", "--decode", "cuda", "--device", "cpu"]));
+    assert_eq!(exit, 0, "{stderr}");
+    let says = |what: &str| events.iter().any(|e| e["message"].as_str().is_some_and(|m| m.ends_with(what)));
+    if !says("the processor decodes instead") || !says("libx264 encodes instead") {
+        println!("skipped: a card answers here: {events:?}");
+        return;
+    }
+    let done = finished(bench.run(&input, &cpu).args(["--codec", "h264", "--device", "cpu"]));
+    assert_ne!(done["job"], events.last().unwrap()["job"], "another codec is another job");
+    assert!(std::fs::read(card).unwrap() == std::fs::read(cpu).unwrap(), "software gives the same bytes");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use restyle_models::pixels::Picture;
 use crate::error::{ActorError, ErrorKind, Result};
 use crate::ffmpeg::decoder::Decoder;
 use crate::ffmpeg::demux::Demuxer;
+use crate::ffmpeg::hardware::CardDecoder;
 use crate::frame::{Anchor, DecodedFrame, picture_hash};
 use crate::source_info::{SourceInfo, VideoInfo};
 use crate::storage::Blob;
@@ -39,6 +40,8 @@ pub struct DecodeOptions {
     pub conceal: bool,
     /// Threads of the codec, 1 to 16. Pinned, so that what a damaged stream decodes to does not depend on the machine.
     pub threads: u32,
+    /// The card that decodes, by its number, where one is to; else the processor does. A card may flag less of what is damaged.
+    pub card: Option<usize>,
     /// Ends a call that is under way with [`ActorError::Cancelled`].
     pub cancel: CancelToken,
     /// Ticks with every packet: finding a place in a long clip is work, not a hang.
@@ -47,7 +50,7 @@ pub struct DecodeOptions {
 
 impl Default for DecodeOptions {
     fn default() -> Self {
-        Self { conceal: false, threads: 1, cancel: CancelToken::new(), progress: Progress::new() }
+        Self { conceal: false, threads: 1, card: None, cancel: CancelToken::new(), progress: Progress::new() }
     }
 }
 
@@ -299,7 +302,8 @@ impl FrameDecoder {
 
 fn open_packets(blob: &Arc<Blob>, video: &VideoInfo, options: &DecodeOptions) -> Result<PacketDecoder> {
     let demuxer = Demuxer::open(blob)?;
-    let decoder = Decoder::open(&demuxer, video.index, options.threads)?;
+    let card = options.card.map(CardDecoder::open).transpose()?;
+    let decoder = Decoder::open(&demuxer, video.index, options.threads, card.as_ref())?;
     let timeline = Timeline::new(options.conceal, nominal_ticks(video));
     Ok(PacketDecoder::new(demuxer, decoder, video.index, timeline, options))
 }

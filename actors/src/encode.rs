@@ -20,7 +20,26 @@ pub use settings::{ColourCodes, EncodeRequest, EncoderSettings};
 use restyle_models::pixels::Picture;
 
 use crate::ffmpeg::encoder::{CodedFrame, VideoEncoder};
+use crate::source_info::SourceInfo;
 use crate::{ActorError, Result};
+
+/// Chooses the settings of a job; where they name a card's encoder that does not open here, its software twin takes its
+/// place and a warning says why. Opens and closes that encoder.
+///
+/// # Errors
+/// As [`EncoderSettings::choose`].
+pub fn settle(source: &SourceInfo, request: &EncodeRequest) -> Result<(EncoderSettings, Vec<String>)> {
+    let (settings, warnings) = EncoderSettings::choose(source, request)?;
+    if !settings.codec.is_on_card() {
+        return Ok((settings, warnings));
+    }
+    let Err(why) = VideoEncoder::open(&settings) else { return Ok((settings, warnings)) };
+    let software = settings.codec.stream();
+    let request = EncodeRequest { codec: Some(software.name().to_owned()), ..request.clone() };
+    let (settings, mut warnings) = EncoderSettings::choose(source, &request)?;
+    warnings.push(format!("{why}; {} encodes instead", software.encoder()));
+    Ok((settings, warnings))
+}
 
 /// Codes the frames of one segment; built, used and dropped on the thread that encodes.
 ///

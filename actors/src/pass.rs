@@ -47,6 +47,8 @@ pub struct PassWork {
     pub source: Arc<SourceInfo>,
     /// Whether damaged frames are concealed.
     pub conceal: bool,
+    /// The card that decodes, by its number; else the processor does.
+    pub decode_on: Option<usize>,
     /// Length of a segment in ticks of the video stream's time base.
     pub segment_ticks: i64,
     /// Where finished segments go.
@@ -321,7 +323,7 @@ impl<'a> Pass<'a> {
         let todo = self.work.scan.todo()?;
         let (blob, source, scan) =
             (Arc::clone(&self.work.blob), Arc::clone(&self.work.source), Arc::clone(&self.work.scan));
-        let conceal = self.work.conceal;
+        let (conceal, card) = (self.work.conceal, self.work.decode_on);
         let parts = Mutex::new(Some((parts, ended)));
         let run = move |context: WorkerContext| {
             let taken = parts.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -329,6 +331,7 @@ impl<'a> Pass<'a> {
             let progress = context.progress.clone();
             let options = DecodeOptions {
                 conceal,
+                card,
                 cancel: parts.stop.clone(),
                 progress: progress.clone(),
                 ..DecodeOptions::default()

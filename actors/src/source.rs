@@ -79,7 +79,7 @@ fn no_video(shown: &str, streams: &[StreamInfo]) -> ActorError {
 
 /// Decodes up to the first good frame.
 fn first_frame(shown: &str, demuxer: Demuxer, stream: usize) -> Result<(Shared, i64, PacketDecoder)> {
-    let decoder = Decoder::open(&demuxer, stream, 1)?;
+    let decoder = Decoder::open(&demuxer, stream, 1, None)?;
     let timeline = Timeline::new(false, 1);
     let mut packets = PacketDecoder::new(demuxer, decoder, stream, timeline, &DecodeOptions::default())
         .with_patience(PACKETS_BEFORE_FIRST_FRAME_MAX);

@@ -100,6 +100,9 @@ pub(crate) struct RunArgs {
     /// Where frames are scored: auto, cpu or cuda:N
     #[arg(long)]
     pub(crate) device: Option<String>,
+    /// Where frames are decoded: cpu, or cuda for H.264, HEVC and VP9 on a card's decoder (NVDEC) [default: cpu]
+    #[arg(long, value_parser = ["cpu", "cuda"])]
+    pub(crate) decode: Option<String>,
     /// Scorer nodes: a number, or auto
     #[arg(long, value_parser = parse_workers)]
     pub(crate) workers: Option<Workers>,
@@ -127,7 +130,8 @@ pub(crate) struct RunArgs {
     /// Precision of scoring: full, or reduced where the clip shows that it stays close [default: full]
     #[arg(long, value_parser = ["full", "reduced"])]
     pub(crate) precision: Option<String>,
-    /// Video codec: h264, hevc, vp9, av1, ffv1, prores, mjpeg, utvideo [default: the container's]
+    /// Video codec: h264, hevc, vp9, av1, ffv1, prores, mjpeg, utvideo, and h264_nvenc, hevc_nvenc on a card [default: the
+    /// container's]
     #[arg(long)]
     pub(crate) codec: Option<String>,
     /// Quality of the encoder: lower is better and larger

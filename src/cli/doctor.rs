@@ -5,6 +5,7 @@ use super::output;
 use crate::error::{Error, ErrorKind};
 use crate::work_store::{WorkPlace, WorkStore};
 use restyle_actors::ffmpeg::capabilities::Capabilities;
+use restyle_actors::ffmpeg::hardware::CardDecoder;
 use restyle_engine::cancel::CancelToken;
 use restyle_models::device;
 use serde::Serialize;
@@ -17,6 +18,7 @@ struct Report {
     cores: usize,
     kernels: String,
     cuda: String,
+    nvdec: String,
     work_dir: std::path::PathBuf,
     work_dir_problem: Option<String>,
 }
@@ -30,6 +32,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<(), Error> {
         cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         kernels: device::cpu_kernels(),
         cuda: device::describe_cuda(),
+        nvdec: CardDecoder::open(0).map_or_else(|e| e.to_string(), |_| "cuda:0 can be used".to_owned()),
         work_dir_problem: try_store(&work).err(),
         work_dir: work.to_string().into(),
     };
@@ -70,6 +73,7 @@ fn describe(report: &Report) -> String {
     }
     text += &format!("CPU          {} cores, kernels: {}\n", report.cores, report.kernels);
     text += &format!("CUDA         {}\n", report.cuda);
+    text += &format!("NVDEC        {}\n", report.nvdec);
     let state = report.work_dir_problem.as_deref().unwrap_or("writable, objects are created once");
     text += &format!("work folder  {}: {state}\n", report.work_dir.display());
     text

@@ -140,6 +140,7 @@ fn flags(args: &RunArgs) -> RawConfig {
         strength: args.strength,
         preserve_color: args.preserve_color.then_some(true),
         device: args.device.clone(),
+        decode: args.decode.clone(),
         workers: match args.workers {
             Some(Workers::Count(n)) => Some(n),
             Some(Workers::Auto) | None => None,

@@ -190,7 +190,8 @@ fn attempt(inner: &Inner, entry: &Entry) {
 fn pipeline_config(entry: &Entry, config: &ServeConfig) -> Config {
     let built = budget::built(config, &entry.lock().record.accepted.route);
     Config {
-        device: config.device.clone(),
+        device: config.device,
+        decodes_on_card: false,
         workers: NonZeroUsize::new(built),
         work_dir: config.work.clone(),
         work_store: config.work_store.clone(),

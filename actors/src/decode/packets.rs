@@ -32,6 +32,8 @@ pub(crate) struct PacketDecoder {
     corrupt: HashSet<i64>,
     ready: VecDeque<Placed<Shared>>,
     state: State,
+    /// The card that decodes, by its number, where one does.
+    card: Option<usize>,
     cancel: CancelToken,
     progress: Progress,
     last_sent: Option<i64>,
@@ -69,6 +71,7 @@ impl PacketDecoder {
             corrupt: HashSet::new(),
             ready: VecDeque::new(),
             state: State::Reading,
+            card: options.card,
             cancel: options.cancel.clone(),
             progress: options.progress.clone(),
             last_sent: None,
@@ -192,7 +195,7 @@ impl PacketDecoder {
                 Err(ActorError::Codec(format!("decoding {} needs more memory than there is", self.demuxer.shown())))
             }
             Err(error) => {
-                self.lose(error);
+                self.lose(error)?;
                 self.drain_errors += u32::from(self.state == State::Draining);
                 if self.drain_errors > DRAIN_ERRORS_MAX {
                     self.finish();
@@ -220,8 +223,7 @@ impl PacketDecoder {
         match self.demuxer.read() {
             Ok(Some(packet)) => {
                 self.packets_read += 1;
-                self.hand_in(&packet);
-                Ok(())
+                self.hand_in(&packet)
             }
             Ok(None) => {
                 self.drain();
@@ -241,14 +243,14 @@ impl PacketDecoder {
         let _ = self.decoder.send(None);
     }
 
-    fn hand_in(&mut self, packet: &RawPacket) {
+    fn hand_in(&mut self, packet: &RawPacket) -> Result<()> {
         // An empty packet would mean the end to the decoder.
         if packet.stream() != self.stream || packet.data().is_empty() {
-            return;
+            return Ok(());
         }
         if self.wait_for_key {
             if !packet.is_key() {
-                return;
+                return Ok(());
             }
             self.wait_for_key = false;
             self.first_key = packet.dts().into_iter().chain(packet.pts()).min();
@@ -260,12 +262,20 @@ impl PacketDecoder {
         self.last_sent = at.filter(|_| !packet.is_discarded());
         match self.decoder.send(Some(packet)) {
             Err(error) if !packet.is_discarded() => self.lose(error),
-            _ => {}
+            _ => Ok(()),
         }
     }
 
-    fn lose(&mut self, error: AvError) {
+    /// Notes a frame that did not come. A card that fails is no damage of the source: nothing is concealed for it.
+    fn lose(&mut self, error: AvError) -> Result<()> {
+        if let Some(card) = self.card.filter(|_| error == AvError::EXTERNAL) {
+            return Err(ActorError::Device(format!(
+                "the decoder of cuda:{card} failed on {}: {error}; run the same command again, with --decode cpu where it fails again",
+                self.demuxer.shown()
+            )));
+        }
         self.timeline.lose(self.last_sent, format!("the decoder failed: {error}"));
+        Ok(())
     }
 
     fn arrive(&mut self, frame: RawFrame) {

@@ -28,12 +28,28 @@ pub enum VideoCodec {
     Mjpeg,
     /// Ut Video, lossless, 8 bits.
     UtVideo,
+    /// H.264 by an NVIDIA card's encoder.
+    #[serde(rename = "h264_nvenc")]
+    H264Nvenc,
+    /// HEVC by an NVIDIA card's encoder.
+    #[serde(rename = "hevc_nvenc")]
+    HevcNvenc,
 }
 
 impl VideoCodec {
     /// Every codec, in the order in which they are named to people.
-    pub const ALL: [Self; 8] =
-        [Self::H264, Self::Hevc, Self::Vp9, Self::Av1, Self::Ffv1, Self::ProRes, Self::Mjpeg, Self::UtVideo];
+    pub const ALL: [Self; 10] = [
+        Self::H264,
+        Self::Hevc,
+        Self::Vp9,
+        Self::Av1,
+        Self::Ffv1,
+        Self::ProRes,
+        Self::Mjpeg,
+        Self::UtVideo,
+        Self::H264Nvenc,
+        Self::HevcNvenc,
+    ];
 
     /// Parses a name as people write it; FFmpeg's encoder names are taken too.
     ///
@@ -49,6 +65,8 @@ impl VideoCodec {
             "prores" | "prores_ks" => Ok(Self::ProRes),
             "mjpeg" => Ok(Self::Mjpeg),
             "utvideo" => Ok(Self::UtVideo),
+            "h264_nvenc" => Ok(Self::H264Nvenc),
+            "hevc_nvenc" => Ok(Self::HevcNvenc),
             _ => {
                 let known: Vec<_> = Self::ALL.into_iter().map(Self::name).collect();
                 Err(ActorError::Usage(format!("codec {name:?} is not known; use one of {}", known.join(", "))))
@@ -68,7 +86,32 @@ impl VideoCodec {
             Self::ProRes => "prores",
             Self::Mjpeg => "mjpeg",
             Self::UtVideo => "utvideo",
+            Self::H264Nvenc => "h264_nvenc",
+            Self::HevcNvenc => "hevc_nvenc",
         }
+    }
+
+    /// Returns the codec that is in the stream, whoever encodes it: itself but for a card's encoders, which have a
+    /// software twin.
+    #[must_use]
+    pub const fn stream(self) -> Self {
+        match self {
+            Self::H264Nvenc => Self::H264,
+            Self::HevcNvenc => Self::Hevc,
+            software => software,
+        }
+    }
+
+    /// Returns whether a card encodes it.
+    #[must_use]
+    pub const fn is_on_card(self) -> bool {
+        matches!(self, Self::H264Nvenc | Self::HevcNvenc)
+    }
+
+    /// Returns how many encoders may be open at once: cards that are sold to consumers allow a few in all processes together.
+    #[must_use]
+    pub const fn sessions_max(self) -> usize {
+        if self.is_on_card() { 2 } else { usize::MAX }
     }
 
     /// Returns the name of FFmpeg's encoder.
@@ -83,6 +126,7 @@ impl VideoCodec {
             Self::ProRes => "prores_ks",
             Self::Mjpeg => "mjpeg",
             Self::UtVideo => "utvideo",
+            Self::H264Nvenc | Self::HevcNvenc => self.name(),
         }
     }
 
@@ -103,6 +147,8 @@ impl VideoCodec {
             (Self::ProRes, L::Yuv422 | L::Yuv444) => &[10],
             (Self::Mjpeg, L::Yuv420 | L::Yuv422 | L::Yuv444) => &[8],
             (Self::UtVideo, L::Yuv420 | L::Yuv422 | L::Yuv444 | L::Rgb) => &[8],
+            (Self::HevcNvenc, L::Yuv420) => &[8, 10],
+            (Self::H264Nvenc, L::Yuv420 | L::Yuv444) | (Self::HevcNvenc, L::Yuv444) => &[8],
             _ => &[],
         }
     }
@@ -113,7 +159,7 @@ impl VideoCodec {
     /// intermediate codecs whose encoders pad nothing. The others code any size.
     #[must_use]
     pub const fn takes_size(self, layout: Layout, width: u32, height: u32) -> bool {
-        match self {
+        match self.stream() {
             Self::H264 | Self::Hevc | Self::UtVideo | Self::ProRes => match layout {
                 Layout::Yuv420 => width.is_multiple_of(2) && height.is_multiple_of(2),
                 Layout::Yuv422 => width.is_multiple_of(2),

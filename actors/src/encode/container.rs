@@ -76,6 +76,7 @@ impl Container {
     #[must_use]
     pub const fn holds(self, codec: VideoCodec) -> bool {
         use VideoCodec as V;
+        let codec = codec.stream();
         match self {
             Self::Mp4 => matches!(codec, V::H264 | V::Hevc | V::Vp9 | V::Av1),
             Self::Mov => matches!(codec, V::H264 | V::Hevc | V::ProRes | V::Mjpeg),

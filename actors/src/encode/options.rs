@@ -38,6 +38,7 @@ pub(super) fn choose(
         VideoCodec::ProRes => Ok(own(&[("profile", if full_chroma { "4444" } else { "hq" })])),
         VideoCodec::Mjpeg => Ok(own(&[("flags", "+qscale"), ("global_quality", "236")])),
         VideoCodec::UtVideo => Ok(own(&[("pred", "median")])),
+        VideoCodec::H264Nvenc | VideoCodec::HevcNvenc => nvenc(request),
     }
 }
 
@@ -125,6 +126,20 @@ fn aom(request: &EncodeRequest) -> Result<Vec<(String, String)>> {
         ("lag-in-frames", "16".to_owned()),
         ("row-mt", "0".to_owned()),
         ("tiles", "1x1".to_owned()),
+    ]))
+}
+
+/// Constant quality without frames that are reordered; the card's seven presets under the names of the others.
+fn nvenc(request: &EncodeRequest) -> Result<Vec<(String, String)>> {
+    const LEVELS: [&str; PRESETS.len()] = ["p1", "p1", "p2", "p3", "p4", "p4", "p5", "p6", "p7", "p7"];
+    let preset = named_preset(request, "medium")?;
+    let place = PRESETS.iter().position(|known| *known == preset).expect("a known preset");
+    Ok(pairs([
+        ("preset", LEVELS[place].to_owned()),
+        ("rc", "vbr".to_owned()),
+        ("cq", crf(request, 20.0, 51.0, true)?),
+        ("b", "0".to_owned()),
+        ("bf", "0".to_owned()),
     ]))
 }
 

@@ -19,7 +19,8 @@ pub struct Capabilities {
     pub encoders: Vec<(&'static str, bool)>,
 }
 
-const ENCODERS: [&str; 7] = ["libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1", "ffv1", "prores_ks"];
+const ENCODERS: [&str; 9] =
+    ["libx264", "libx265", "libvpx-vp9", "libsvtav1", "libaom-av1", "ffv1", "prores_ks", "h264_nvenc", "hevc_nvenc"];
 
 impl Capabilities {
     /// Asks the linked libraries.

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use ffmpeg_sys_next as ff;
 
 use super::demux::{Demuxer, PICTURE_PIXELS_MAX};
+use super::hardware::{CardDecoder, fetch};
 use super::packet::RawPacket;
 use super::raw_frame::RawFrame;
 use super::{AvError, Options, owned_text};
@@ -17,15 +18,16 @@ use crate::error::{ActorError, Result};
 #[derive(Debug)]
 pub struct Decoder(NonNull<ff::AVCodecContext>);
 
-// SAFETY: the context is only reached through this owner; FFmpeg's software decoders bind to no thread.
+// SAFETY: the context is only reached through this owner; FFmpeg's decoders bind to no thread, and those that use a card make its
+// context current around every call.
 unsafe impl Send for Decoder {}
 
 impl Decoder {
-    /// Opens a decoder for a stream with a pinned number of threads.
+    /// Opens a decoder for a stream with a pinned number of threads, which gives its work to a card where one is named.
     ///
     /// # Errors
     /// `InputRefused` where this FFmpeg has no decoder for the codec, `Codec` where it cannot be opened.
-    pub fn open(demuxer: &Demuxer, stream: usize, threads: u32) -> Result<Self> {
+    pub fn open(demuxer: &Demuxer, stream: usize, threads: u32, card: Option<&CardDecoder>) -> Result<Self> {
         let shown = demuxer.shown();
         let stream = demuxer
             .stream_ptr(stream)
@@ -50,6 +52,9 @@ impl Decoder {
             (*context).framerate = (*stream.as_ptr()).avg_frame_rate;
             (*context).thread_count = threads.clamp(1, 16) as c_int;
             (*context).flags |= ff::AV_CODEC_FLAG_OUTPUT_CORRUPT as c_int;
+            if let Some(card) = card {
+                card.attach(context).map_err(|e| failed(shown, e))?;
+            }
             let mut options = Options::new();
             options.set("max_pixels", &PICTURE_PIXELS_MAX.to_string());
             AvError::check(ff::avcodec_open2(context, codec, options.as_mut_ptr())).map_err(|e| failed(shown, e))?;
@@ -75,7 +80,7 @@ impl Decoder {
         let frame = RawFrame::empty();
         // SAFETY: the context and the frame are live.
         AvError::check(unsafe { ff::avcodec_receive_frame(self.0.as_ptr(), frame.as_ptr()) })?;
-        Ok(frame)
+        fetch(frame)
     }
 
     /// Forgets everything but what the decoder has learned from the stream's headers.

@@ -7,10 +7,10 @@ use std::ffi::c_int;
 use std::ptr::NonNull;
 
 use ffmpeg_sys_next as ff;
-use restyle_models::pixels::{Layout, Picture, Samples};
+use restyle_models::pixels::{Layout, Picture};
 
 use super::pixfmt::PixFmt;
-use super::{AvError, Options, c_text, log};
+use super::{AvError, Options, c_text, fill, log};
 use crate::encode::EncoderSettings;
 use crate::encode::codec::VideoCodec;
 use crate::{ActorError, Result};
@@ -259,59 +259,9 @@ impl VideoEncoder {
             (*frame).color_range = colour.range;
             (*frame).chroma_location = colour.location;
         }
-        if is_packed_rgb(&self.settings) {
-            self.fill_packed(picture);
-            return Ok(());
-        }
-        // FFmpeg keeps planar RGB in the order green, blue, red.
-        let order: [usize; 3] = if picture.format.layout == Layout::Rgb { [1, 2, 0] } else { [0, 1, 2] };
-        for (target, source) in order.into_iter().take(picture.planes.len()).enumerate() {
-            let plane = &picture.planes[source];
-            let (width, height) = (plane.width as usize, plane.height as usize);
-            for row in 0..height {
-                // SAFETY: av_frame_get_buffer gave every plane `height` rows of `linesize` bytes, chroma rounded up as
-                // ours is, and linesize is at least the row's bytes; the frame is writable.
-                unsafe {
-                    let stride = (*frame).linesize[target] as isize;
-                    let out = (*frame).data[target].offset(stride * row as isize);
-                    match &plane.samples {
-                        Samples::U8(samples) => {
-                            std::ptr::copy_nonoverlapping(samples[row * width..][..width].as_ptr(), out, width);
-                        }
-                        Samples::U16(samples) => {
-                            let line = &samples[row * width..][..width];
-                            std::ptr::copy_nonoverlapping(line.as_ptr(), out.cast::<u16>(), width);
-                        }
-                    }
-                }
-            }
-        }
+        // SAFETY: the frame was just made writable, with the settings' size and a format of `frame_format`.
+        unsafe { fill::fill(frame, picture) };
         Ok(())
-    }
-
-    /// Interleaves red, green and blue planes of 8 bits as blue, green, red and a byte of nothing.
-    fn fill_packed(&mut self, picture: &Picture) {
-        let frame = self.frame.as_ptr();
-        let planes: Vec<&[u8]> = picture
-            .planes
-            .iter()
-            .map(|plane| match &plane.samples {
-                Samples::U8(samples) => samples.as_slice(),
-                Samples::U16(_) => &[],
-            })
-            .collect();
-        let (width, height) = (picture.width as usize, picture.height as usize);
-        for row in 0..height {
-            // SAFETY: the frame is writable and packed: its one plane has `height` rows of at least `width` times 4 bytes.
-            let line = unsafe {
-                let start = (*frame).data[0].offset((*frame).linesize[0] as isize * row as isize);
-                std::slice::from_raw_parts_mut(start, width * 4)
-            };
-            for (x, pixel) in line.chunks_exact_mut(4).enumerate() {
-                let at = row * width + x;
-                pixel.copy_from_slice(&[planes[2][at], planes[1][at], planes[0][at], 0]);
-            }
-        }
     }
 
     fn failed(&self, error: AvError) -> ActorError {
@@ -340,9 +290,15 @@ fn is_packed_rgb(settings: &EncoderSettings) -> bool {
     settings.codec == VideoCodec::Ffv1 && settings.format.layout == Layout::Rgb && settings.format.bits == 8
 }
 
-/// Returns the format of the frames that the encoder gets.
+/// Returns the format of the frames that the encoder gets. A card's encoder takes 10 bits with both chroma planes interleaved.
 pub(super) fn frame_format(settings: &EncoderSettings) -> Option<PixFmt> {
-    if is_packed_rgb(settings) { PixFmt::by_name("bgr0") } else { PixFmt::of(settings.format) }
+    if is_packed_rgb(settings) {
+        PixFmt::by_name("bgr0")
+    } else if settings.codec.is_on_card() && settings.format.bits == 10 {
+        PixFmt::by_name("p010le")
+    } else {
+        PixFmt::of(settings.format)
+    }
 }
 
 /// Colour codes as FFmpeg's enums; codes that the headers do not name become "unspecified".

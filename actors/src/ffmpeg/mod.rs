@@ -11,7 +11,9 @@ pub mod decoder;
 pub mod demux;
 pub mod describe;
 pub mod encoder;
+mod fill;
 pub mod filter;
+pub mod hardware;
 mod hdr;
 pub mod heap;
 pub mod log;
@@ -39,6 +41,8 @@ impl AvError {
     pub const INVALID_DATA: Self = Self(ff::AVERROR_INVALIDDATA);
     /// Out of memory.
     pub const NO_MEMORY: Self = Self(-ff::ENOMEM);
+    /// Something outside FFmpeg failed, such as a card.
+    pub const EXTERNAL: Self = Self(ff::AVERROR_EXTERNAL);
     /// Reading failed.
     pub const IO: Self = Self(-ff::EIO);
 

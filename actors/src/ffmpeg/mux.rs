@@ -104,7 +104,7 @@ impl Muxer {
             (*parameters).codec_type = ff::AVMediaType::AVMEDIA_TYPE_VIDEO;
             (*parameters).codec_id = codec_id(settings.codec);
             (*parameters).codec_tag = header.codec_tag;
-            if is_mov && settings.codec == VideoCodec::Hevc {
+            if is_mov && settings.codec.stream() == VideoCodec::Hevc {
                 // Headers are out of band, which is what this tag promises; some players insist on it.
                 (*parameters).codec_tag = u32::from_le_bytes(*b"hvc1");
             }
@@ -429,8 +429,8 @@ const fn rational(value: Rational) -> ff::AVRational {
 
 const fn codec_id(codec: VideoCodec) -> ff::AVCodecID {
     match codec {
-        VideoCodec::H264 => ff::AVCodecID::AV_CODEC_ID_H264,
-        VideoCodec::Hevc => ff::AVCodecID::AV_CODEC_ID_HEVC,
+        VideoCodec::H264 | VideoCodec::H264Nvenc => ff::AVCodecID::AV_CODEC_ID_H264,
+        VideoCodec::Hevc | VideoCodec::HevcNvenc => ff::AVCodecID::AV_CODEC_ID_HEVC,
         VideoCodec::Vp9 => ff::AVCodecID::AV_CODEC_ID_VP9,
         VideoCodec::Av1 => ff::AVCodecID::AV_CODEC_ID_AV1,
         VideoCodec::Ffv1 => ff::AVCodecID::AV_CODEC_ID_FFV1,

@@ -5,7 +5,10 @@ use std::ptr::{NonNull, addr_of};
 
 use ffmpeg_sys_next as ff;
 
+use restyle_models::pixels::Picture;
+
 use super::AvError;
+use super::fill::fill;
 use super::pixfmt::{ColourCodes, PixFmt};
 use crate::source_info::{ContentLight, HdrInfo, MasteringDisplay, Rational};
 
@@ -27,6 +30,24 @@ impl RawFrame {
     pub fn empty() -> Self {
         // SAFETY: plain allocation.
         Self(NonNull::new(unsafe { ff::av_frame_alloc() }).expect("memory for a frame header"))
+    }
+
+    /// Makes a frame of a picture, in its own planar format or in one that [`fill`] interleaves to.
+    ///
+    /// # Errors
+    /// `NO_MEMORY` when allocation fails.
+    pub(crate) fn of(picture: &Picture, format: PixFmt) -> Result<Self, AvError> {
+        let frame = Self::empty();
+        let raw = frame.as_ptr();
+        // SAFETY: the frame is fresh and this is its only owner; once it has buffers it is writable.
+        unsafe {
+            (*raw).format = format.0;
+            (*raw).width = picture.width as c_int;
+            (*raw).height = picture.height as c_int;
+            AvError::check(ff::av_frame_get_buffer(raw, 0))?;
+            fill(raw, picture);
+        }
+        Ok(frame)
     }
 
     /// Makes another reference to the same pixels.
