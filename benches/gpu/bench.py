@@ -8,204 +8,118 @@ needs for the arithmetic and the traffic at its published peaks. Run it by `make
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-
-import numpy as np
-import torch
-from safetensors.torch import load_file
-
-SIZES = [(256, 256, 8), (1280, 720, 1), (1920, 1080, 1), (3840, 2160, 1)]
-# Dense bfloat16 TFLOP/s and TB/s of memory, by a part of the card's name (NVIDIA's data sheets).
-PEAKS = {"H200": (989.0, 4.8), "H100": (989.0, 3.35), "A100": (312.0, 2.0), "L40S": (362.0, 0.864)}
-PSNR_MIN = 40.0
-# Operations and 16-bit traffic of a picture, by its pixels, of the published widths: 1080p takes 552.9 GFLOP and 1.88 GB fully fused.
-FLOPS_A_PIXEL, BYTES_A_PIXEL = 552.9e9 / (1920 * 1080), 1.88e9 / (1920 * 1080)
-
-
-class Conv(torch.nn.Module):
-    def __init__(self, inputs, outputs, kernel, stride, upsample=False):
-        super().__init__()
-        self.upsample = upsample
-        self.pad = torch.nn.ReflectionPad2d(kernel // 2)
-        self.conv2d = torch.nn.Conv2d(inputs, outputs, kernel, stride)
-
-    def forward(self, x):
-        if self.upsample:
-            x = torch.nn.functional.interpolate(x, scale_factor=2, mode="nearest")
-        return self.conv2d(self.pad(x))
-
-
-class Residual(torch.nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.conv1, self.conv2 = Conv(width, width, 3, 1), Conv(width, width, 3, 1)
-        self.in1, self.in2 = (torch.nn.InstanceNorm2d(width, affine=True) for _ in range(2))
-
-    def forward(self, x):
-        return self.in2(self.conv2(torch.relu(self.in1(self.conv1(x))))) + x
-
-
-class TransformerNet(torch.nn.Module):
-    """The network of Johnson et al. (2016) with the tensor names of PyTorch's examples."""
-
-    def __init__(self, tensors):
-        super().__init__()
-        width = [tensors[f"{name}.conv2d.weight"].shape[0] for name in ("conv1", "conv2", "conv3", "deconv1", "deconv2")]
-        norm = lambda channels: torch.nn.InstanceNorm2d(channels, affine=True)
-        self.blocks = sum(f"res{k}.conv1.conv2d.weight" in tensors for k in range(1, 65))
-        self.conv1, self.in1 = Conv(3, width[0], 9, 1), norm(width[0])
-        self.conv2, self.in2 = Conv(width[0], width[1], 3, 2), norm(width[1])
-        self.conv3, self.in3 = Conv(width[1], width[2], 3, 2), norm(width[2])
-        for k in range(1, self.blocks + 1):
-            setattr(self, f"res{k}", Residual(width[2]))
-        self.deconv1, self.in4 = Conv(width[2], width[3], 3, 1, True), norm(width[3])
-        self.deconv2, self.in5 = Conv(width[3], width[4], 3, 1, True), norm(width[4])
-        self.deconv3 = Conv(width[4], 3, 9, 1)
-        self.load_state_dict({k: v.float() for k, v in tensors.items() if k in self.state_dict()})
-
-    def forward(self, x):
-        for k in (1, 2, 3):
-            x = torch.relu(getattr(self, f"in{k}")(getattr(self, f"conv{k}")(x)))
-        for k in range(1, self.blocks + 1):
-            x = getattr(self, f"res{k}")(x)
-        x = torch.relu(self.in4(self.deconv1(x)))
-        return self.deconv3(torch.relu(self.in5(self.deconv2(x))))
-
-
-def pictures(width, height, images):
-    """Returns planes of RGB on 0..255 with smooth and busy parts, the same every time."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    noise = np.random.default_rng(1).uniform(-20, 20, (images, 3, height, width)).astype(np.float32)
-    waves = np.stack([np.sin(x / 9 + p) * np.cos(y / (13 + p)) * 60 + 127 + 40 * np.sin((x + y) / 150) for p in range(3)])
-    return np.clip(waves[None] + noise, 0, 255).round().astype(np.float32)
-
-
-def psnr(found, expected):
-    difference = np.clip(found, 0, 255).astype(np.float64) - np.clip(expected, 0, 255)
-    return 10 * np.log10(255**2 / max(np.mean(difference**2), 1e-12))
-
-
-def time_torch(run, times=50):
-    for _ in range(10):
-        run()
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    begin.record()
-    for _ in range(times):
-        result = run()
-    end.record()
-    torch.cuda.synchronize()
-    return begin.elapsed_time(end) / times, result
-
-
-def ours(arguments, frames, precision, folder):
-    source, output = os.path.join(folder, "in.f32"), os.path.join(folder, "out.f32")
-    frames.tofile(source)
-    images, _, height, width = frames.shape
-    command = [arguments.program, arguments.device, arguments.weights, width, height, images, precision, source, output]
-    report = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
-    size = (images, 3, -(-height // 4) * 4, -(-width // 4) * 4)
-    return report, np.fromfile(output, np.float32).reshape(size)
-
-
-def floor_ms(card, width, height):
-    """Returns the least milliseconds of a picture, or None for a card that the table lacks."""
-    for name, (tflops, tbytes) in PEAKS.items():
-        if name in card:
-            # 1.45: no kernel reaches the published peak; 69 % of it are the 0.81 ms at 1080p in which the targets are stated.
-            compute = FLOPS_A_PIXEL * width * height / (tflops * 1e12) * 1.45
-            return max(compute, BYTES_A_PIXEL * width * height / (tbytes * 1e12)) * 1e3
-    return None
-
-
-def bench_size(arguments, network, width, height, images, folder):
-    frames = pictures(width, height, images)
-    _, expected = ours(arguments, frames, "f32", folder)
-    report, found = ours(arguments, frames, "bf16", folder)
-    rows = [("restyle", report["milliseconds"] / images, psnr(found, expected))]
-    x = torch.from_numpy(frames).cuda().to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    compiled = torch.compile(network, mode="max-autotune")
-    with torch.inference_mode():
-        for name, model in (("PyTorch eager", network), ("torch.compile", compiled)):
-            milliseconds, result = time_torch(lambda: model(x))
-            rows.append((name, milliseconds / images, psnr(result.float().cpu().numpy(), expected)))
-    floor = floor_ms(report["card"], width, height)
-    for name, milliseconds, quality in rows:
-        share = f"{100 * floor / milliseconds:.0f} %" if floor else "unknown"
-        ratio = rows[-1][1] / milliseconds
-        print(f"| {width}x{height} x {images} | {name} | {1000 / milliseconds:.1f} | {share} | {ratio:.2f} | {quality:.1f} |")
-    if rows[0][2] < PSNR_MIN:
-        sys.exit(f"our output is {rows[0][2]:.1f} dB from f32, at least {PSNR_MIN} are asked for")
-    return report, images
-
-
-def print_layers(report, images):
-    costs = {name: (flops, moved) for name, flops, moved in report["costs"]}
-    peak = next((peaks for name, peaks in PEAKS.items() if name in report["card"]), None)
-    print("\n| step | us a picture | TFLOP/s | of peak |\n|---|---|---|---|")
-    for label, milliseconds in report["steps"]:
-        name, _, kind = label.partition(" ")
-        line = f"| {label} | {milliseconds * 1e3 / images:.1f} |"
-        if kind == "conv":
-            rate = costs[name][0] * images / (milliseconds * 1e9)
-            line += f" {rate:.0f} | {100 * rate / peak[0]:.0f} % |" if peak else f" {rate:.0f} | unknown |"
-        print(line if kind == "conv" else line + " | |")
+import time
 
 
 class Busy:
-    """Samples the card's utilisation while something else runs."""
+    """Samples the utilisation of a card while something else runs."""
+
+    def __init__(self, device):
+        self.card = device.removeprefix("cuda:")
 
     def __enter__(self):
-        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        query = ["nvidia-smi", "-i", self.card, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
         self.samples = []
-        self.reader = threading.Thread(target=lambda: self.samples.extend(int(line) for line in self.process.stdout if line.strip()))
-        self.reader.start()
+        self.process = None
+        if shutil.which(query[0]):
+            self.process = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
+            self.reader = threading.Thread(target=self.read)
+            self.reader.start()
         return self
 
+    def read(self):
+        self.samples.extend(int(line) for line in self.process.stdout if line.strip().isdigit())
+
     def __exit__(self, *_):
-        self.process.terminate()
-        self.reader.join()
+        if self.process:
+            self.process.terminate()
+            self.reader.join()
 
     def share(self):
-        return sum(self.samples) / max(len(self.samples), 1)
+        return f"{sum(self.samples) / len(self.samples):.0f} %" if self.samples else "unknown"
+
+
+def score_alone(arguments, width, height, seconds=10):
+    """Returns frames per second of scoring with its copies both ways, and nothing else."""
+    command = [arguments.score_alone, arguments.device, arguments.weights, width, height]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        # The first answer is of the call that warms up.
+        process.stdout.readline()
+        frames, begin = 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds:
+            process.stdin.write("run\n")
+            process.stdin.flush()
+            frames += int(process.stdout.readline())
+        elapsed = time.perf_counter() - begin
+        process.stdin.close()
+    return frames / elapsed
+
+
+def encode_alone(clip, frames):
+    """Returns frames per second of encoding as a job does: one thread a segment, as many at once as a job encodes."""
+    at_once = max(2, min(16, os.cpu_count() // 2))
+    encode = ["ffmpeg", "-v", "error", "-i", clip, "-map", "0:v", "-c:v", "libx264", "-preset", "fast", "-crf", "18"]
+    encode += ["-threads", "1", "-f", "null", "-"]
+    begin = time.perf_counter()
+    for process in [subprocess.Popen(encode) for _ in range(at_once)]:
+        if process.wait() != 0:
+            sys.exit("encoding alone failed")
+    return at_once * frames / (time.perf_counter() - begin)
+
+
+def whole_job(arguments, clip, folder, extra):
+    """Runs a job; returns its report, the card's busy share, and whether all that a card was to do was done by one."""
+    styled = os.path.join(folder, f"styled{len(extra)}.mp4")
+    command = [arguments.restyle, "run", clip, styled, "--style", arguments.weights, "--device", arguments.device, *extra]
+    command += ["--work-dir", os.path.join(folder, "work"), "--json", "--overwrite", "--fresh"]
+    with Busy(arguments.device) as busy:
+        lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    fell_back = any(event.get("message", "").endswith(" instead") for event in events)
+    return {**events[-1], "output": styled}, busy.share(), fell_back
 
 
 def bench_job(arguments, folder):
-    """Whole jobs on a clip of 1080p; encoding alone is FFmpeg on the styled result."""
-    clip, styled = os.path.join(folder, "clip.mp4"), os.path.join(folder, "styled.mp4")
-    source = ["-f", "lavfi", "-i", "testsrc2=size=1920x1080:rate=30:duration=20"]
+    """Whole jobs on a clip, beside their two costly stages alone."""
+    clip = os.path.join(folder, "clip.mp4")
+    width, height = arguments.job_size.split("x")
+    source = ["-f", "lavfi", "-i", f"testsrc2=size={width}x{height}:rate=30:duration={arguments.job_seconds}"]
     subprocess.run(["ffmpeg", "-v", "error", "-y", *source, "-pix_fmt", "yuv420p", clip], check=True)
-    command = [arguments.restyle, "run", clip, styled, "--style", arguments.weights, "--device", arguments.device]
-    command += ["--work-dir", os.path.join(folder, "work"), "--json", "--overwrite"]
-    with Busy() as busy:
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    finished = json.loads(lines[-1])
-    encode = ["ffmpeg", "-v", "error", "-benchmark", "-i", styled, "-c:v", "libx264", "-f", "null", "-"]
-    text = subprocess.run(encode, check=True, capture_output=True, text=True).stderr
-    seconds = next(float(part.split("=")[1].rstrip("s")) for part in text.split() if part.startswith("rtime="))
-    frames = finished["frames"]
-    print("\n| whole job, 1080p, fps | encoding alone, fps | card busy |\n|---|---|---|")
-    print(f"| {finished['fps']:.1f} | {frames / seconds:.1f} | {busy.share():.0f} % |")
+    decode, encode = ["--decode", "cuda"], ["--codec", "h264_nvenc"]
+    plain, *others = [whole_job(arguments, clip, folder, extra) for extra in ([], decode, decode + encode)]
+    scoring, encoding = score_alone(arguments, width, height), encode_alone(plain[0]["output"], plain[0]["frames"])
+    print(f"\n| {width}x{height} | fps | of the slower stage | card busy |\n|---|---|---|---|")
+    print(f"| scoring alone | {scoring:.1f} | | |\n| encoding alone | {encoding:.1f} | | |")
+    share = 100 * plain[0]["fps"] / min(scoring, encoding)
+    print(f"| whole job | {plain[0]['fps']:.1f} | {share:.0f} % | {plain[1]} |")
+    for name, (finished, busy, fell_back) in zip(("decoded by NVDEC", "decoded by NVDEC, encoded by NVENC"), others):
+        fps = "fell back to the processor" if fell_back else f"{finished['fps']:.1f}"
+        print(f"| whole job, {name} | {fps} | | {busy} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("program", "restyle", "weights"):
-        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--program", required=True, help="the built example `gpu_bench` of restyle-models")
+    parser.add_argument("--score-alone", required=True, help="the built example `score_alone` of restyle-models")
+    parser.add_argument("--restyle", required=True, help="the built program")
+    parser.add_argument("--weights", required=True, help="a style of the published widths")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--no-job", action="store_true", help="leave the whole job out")
+    parser.add_argument("--job-size", default="1920x1080", help="size of the clip of the whole job")
+    parser.add_argument("--job-seconds", type=int, default=20, help="length of that clip")
+    parser.add_argument("--only", choices=["network", "job"], help="one half of the figures")
     arguments = parser.parse_args()
-    torch.backends.cudnn.benchmark = True
-    network = TransformerNet(load_file(arguments.weights)).cuda().to(torch.bfloat16).to(memory_format=torch.channels_last).eval()
     with tempfile.TemporaryDirectory() as folder:
-        print("| size x pictures | | fps | of the floor | over torch.compile | PSNR to f32, dB |\n|---|---|---|---|---|---|")
-        reports = [bench_size(arguments, network, *size, folder) for size in SIZES]
-        print_layers(*reports[2])
-        if not arguments.no_job:
+        if arguments.only != "job":
+            # PyTorch is needed for this half alone.
+            from network import bench_network
+
+            bench_network(arguments, folder)
+        if arguments.only != "network":
             bench_job(arguments, folder)
 
 

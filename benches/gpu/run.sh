@@ -16,8 +16,9 @@ if [ ! -f "$weights" ]; then
 fi
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
-cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" -p restyle-models --features cuda --example gpu_bench
+cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" -p restyle-models --features cuda --examples
 cargo build --quiet --release --locked --manifest-path "$root/Cargo.toml" --features cuda
 target=${CARGO_TARGET_DIR:-$root/target}/release
-exec "$venv/bin/python" "$here/bench.py" --program "$target/examples/gpu_bench" --restyle "$target/restyle" \
+exec "$venv/bin/python" "$here/bench.py" --program "$target/examples/gpu_bench" \
+    --score-alone "$target/examples/score_alone" --restyle "$target/restyle" \
     --weights "$weights" "$@"
