@@ -7,7 +7,7 @@ OUT   ?= out/$(STYLE).mp4
 CARGO ?= cargo
 export CARGO_INCREMENTAL ?= 0
 
-.PHONY: run test check fmt deps clean dashboard bench-peers bench-jobs bench-ledger bench-gpu check-kernels
+.PHONY: run test check fmt deps clean dashboard bench-peers bench-jobs bench-ledger bench-gpu check-kernels check-gpu
 
 deps:
 	@scripts/install-deps
@@ -59,6 +59,10 @@ bench-gpu:
 # Compiles every kernel with NVRTC; needs scripts/cuda-home, no card.
 check-kernels:
 	@scripts/check-kernels
+
+# What needs a card: its tests, and compute-sanitizer over them where that is installed.
+check-gpu:
+	@scripts/check-gpu
 
 clean:
 	$(CARGO) clean

@@ -3,9 +3,10 @@
 //! Without feature `cuda`, or where no card answers, the card's part says so and is skipped.
 
 use candle_core::{Device, Tensor};
-use restyle_models::StyleWeights;
-use restyle_models::pixels::RgbPlanes;
+use restyle_models::pixels::{Picture, PixelFormat, RgbPlanes, from_rgb, to_rgb};
+use restyle_models::style::PictureShape;
 use restyle_models::stylize_op::StylizeOp;
+use restyle_models::{DeviceChoice, StyleWeights, StylizeOptions, build};
 use std::sync::Arc;
 use support::{read_npy, read_picture, shared};
 
@@ -132,6 +133,44 @@ fn memory_that_was_used_before_does_not_show() {
         let _ = run(&case.op, &tensor(&poison, &case.device));
         let _ = run(&case.op, &larger);
         assert!(run(&case.op, &wanted) == first, "{}", case.name);
+    }
+}
+
+fn painted(
+    weights: &Arc<StyleWeights>,
+    device: DeviceChoice,
+    pictures: &[Picture],
+    options: &StylizeOptions,
+) -> Vec<f32> {
+    let mut model = build(weights, &device, 1).unwrap();
+    assert!(model.make_room(PictureShape::of(&pictures[0]), options).unwrap() >= 1);
+    let painted = model.stylize(&pictures.iter().collect::<Vec<_>>(), options).unwrap();
+    let mut rgb = RgbPlanes::default();
+    let values = painted.iter().flat_map(|picture| {
+        to_rgb(picture, &mut rgb).unwrap();
+        rgb.planes.concat()
+    });
+    values.collect()
+}
+
+/// Whole pictures, integer planes in and out, more of them than a group holds: as many come back, in their order.
+#[test]
+fn pictures_equal_the_processors() {
+    let weights = Arc::new(StyleWeights::load(restyle_models::shipped::ALL[0].bytes).unwrap());
+    let ten = PixelFormat { bits: 10, ..PixelFormat::YUV420P8 };
+    for (format, score_width) in [(PixelFormat::YUV420P8, None), (ten, None), (PixelFormat::YUV420P8, Some(96))] {
+        let picture = |k: usize| {
+            let mut rgb = waves(141, 77);
+            rgb.planes.iter_mut().flatten().for_each(|value| *value = (*value + 9.0 * k as f32).min(255.0));
+            from_rgb(&rgb, format, 141, 77).unwrap()
+        };
+        let pictures: Vec<Picture> = (0..11).map(picture).collect();
+        let options = StylizeOptions { score_width, output: format };
+        let expected = painted(&weights, DeviceChoice::Cpu, &pictures, &options);
+        for device in restyle_models::device::available() {
+            let quality = psnr(&painted(&weights, device, &pictures, &options), &expected);
+            assert!(quality >= 40.0, "{device}, {} bits, {score_width:?}: {quality:.1} dB", format.bits);
+        }
     }
 }
 
