@@ -132,7 +132,7 @@ fn a_card_that_is_not_there_is_refused_before_any_work() {
     let (exit, events, stderr) = finish(bench.run(&input, &out).args(["--device", "cuda:4711"]));
     let failed = events.last().unwrap();
     assert_eq!((exit, failed["event"].as_str(), failed["kind"].as_str()), (6, Some("failed"), Some("device")));
-    let why = if cfg!(feature = "cuda") { "CUDA device" } else { "built with --features cuda" };
+    let why = if cfg!(feature = "cuda") { "CUDA device" } else { "build with --features cuda" };
     for says in ["cuda:4711", why, "--device cpu"] {
         assert!(stderr.contains(says), "{stderr:?} does not say {says:?}");
     }
