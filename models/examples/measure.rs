@@ -66,6 +66,6 @@ fn change(painter: &Painter, photo: &Tensor) -> Result<f32, Failure> {
     let noise: Vec<f32> = (0..3 * height * width).map(|_| NOISE * random.normal()).collect();
     let noise = Tensor::from_vec(noise, (1, 3, height, width), photo.device())?;
     let (first, second) = (painter.paint(&view(0)?)?, painter.paint(&(view(SHIFT)? + noise)?)?);
-    let shift = (SHIFT as f32, SHIFT as f32);
+    let shift = (SHIFT as i32, SHIFT as i32);
     Ok(steadiness_loss(&first, &second, shift)?.to_scalar::<f32>()?.sqrt())
 }

@@ -91,48 +91,21 @@ pub fn range_excess(pictures: &Tensor) -> Result<Tensor> {
 
 /// Steadiness term: mean squared difference of where two pictures of a moved view show the same.
 ///
-/// `first` and `second` are (1, C, H, W); pixel (y, x) of `second` shows what (y + dy, x + dx) of `first` does, which is
-/// interpolated bilinearly between pixels: the warping error that is measured along optical flow does the same.
+/// `first` and `second` are (1, C, H, W); pixel (y, x) of `second` shows what (y + dy, x + dx) of `first` does.
 ///
 /// # Errors
 /// When the shift leaves no overlap.
-pub fn steadiness_loss(first: &Tensor, second: &Tensor, (dy, dx): (f32, f32)) -> Result<Tensor> {
-    let (_, _, height, width) = first.dims4()?;
-    let (Some(rows), Some(columns)) = (Overlap::of(dy, height), Overlap::of(dx, width)) else {
+pub fn steadiness_loss(first: &Tensor, second: &Tensor, (dy, dx): (i32, i32)) -> Result<Tensor> {
+    overlap(first, (dy, dx))?.sub(&overlap(second, (-dy, -dx))?)?.sqr()?.mean_all()
+}
+
+fn overlap(picture: &Tensor, (dy, dx): (i32, i32)) -> Result<Tensor> {
+    let (_, _, height, width) = picture.dims4()?;
+    let (rows, columns) = (dy.unsigned_abs() as usize, dx.unsigned_abs() as usize);
+    if rows >= height || columns >= width {
         candle_core::bail!("a shift of {dy} by {dx} leaves nothing of {height} by {width}");
-    };
-    let expected = columns.interpolated(3, &rows.interpolated(2, first)?)?;
-    let found = second.narrow(2, rows.start, rows.count)?.narrow(3, columns.start, columns.count)?;
-    (expected - found)?.sqr()?.mean_all()
-}
-
-/// Where the second picture of a moved view shows what the first does too, along one axis.
-struct Overlap {
-    /// First pixel of the second picture, and how many.
-    start: usize,
-    count: usize,
-    /// The pixel of the first picture that the first one shows, and the share of the next one in it.
-    from: usize,
-    part: f32,
-}
-
-impl Overlap {
-    fn of(shift: f32, length: usize) -> Option<Self> {
-        let (whole, part) = (shift.floor() as isize, shift - shift.floor());
-        let start = usize::try_from(-whole).unwrap_or(0);
-        let end = (length as isize - whole - isize::from(part > 0.0)).min(length as isize);
-        let count = usize::try_from(end).ok()?.checked_sub(start).filter(|count| *count > 0)?;
-        Some(Self { start, count, from: usize::try_from(start as isize + whole).ok()?, part })
     }
-
-    fn interpolated(&self, axis: usize, first: &Tensor) -> Result<Tensor> {
-        let near = first.narrow(axis, self.from, self.count)?;
-        if self.part == 0.0 {
-            return Ok(near);
-        }
-        let far = first.narrow(axis, self.from + 1, self.count)?;
-        near.affine(f64::from(1.0 - self.part), 0.0)? + far.affine(f64::from(self.part), 0.0)?
-    }
+    picture.narrow(2, dy.max(0) as usize, height - rows)?.narrow(3, dx.max(0) as usize, width - columns)
 }
 
 #[derive(Debug)]

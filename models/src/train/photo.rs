@@ -234,7 +234,7 @@ impl PhotoSet {
         &self,
         view: &View,
         size: usize,
-        (dy, dx): (f32, f32),
+        (dy, dx): (i32, i32),
         noise: f32,
         random: &mut Random,
     ) -> Result<Tensor, TrainError> {
@@ -243,10 +243,10 @@ impl PhotoSet {
         let mut planes = vec![0.0; 3 * pixels];
         for y in 0..size {
             for x in 0..size {
-                let column = x as f32 + dx;
-                let column = if view.mirrored { (size - 1) as f32 - column } else { column };
-                let at_x = view.left + (column + 0.5) * view.scale - 0.5;
-                let at_y = view.top + (y as f32 + dy + 0.5) * view.scale - 0.5;
+                let column = x as i32 + dx;
+                let column = if view.mirrored { size as i32 - 1 - column } else { column };
+                let at_x = view.left + (column as f32 + 0.5) * view.scale - 0.5;
+                let at_y = view.top + ((y as i32 + dy) as f32 + 0.5) * view.scale - 0.5;
                 let colour = photo.sample(at_x, at_y);
                 for (channel, value) in colour.iter().enumerate() {
                     let value = value / 255.0 * view.gain + view.lift;

@@ -26,7 +26,7 @@ const FLAT_VARIATION: f32 = 1e-7;
 /// So many flat pictures in a row are no chance.
 const FLAT_VIEWS_MAX: u32 = 8;
 /// Largest shift of the steadying stage, pixels.
-const SHIFT_MAX: f32 = 7.0;
+const SHIFT_MAX: i32 = 7;
 
 /// The terms of one iteration's loss, unweighted, and their weighted sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -211,11 +211,10 @@ impl Trainer {
         let size = self.config.crop;
         let mut random = Random::new(self.config.seed, u64::from(self.iteration));
         let view = self.photos.draw(&mut random, size, SHIFT_MAX as usize);
-        let content = self.photos.render(&view, size, (0.0, 0.0), 0.0, &mut random)?;
+        let content = self.photos.render(&view, size, (0, 0), 0.0, &mut random)?;
         let lesson = self.learner.lesson(self.studio(), &content, &mut random)?;
         let (styled, steadiness) = if is_steady {
-            // Between pixels too: most motion of real clips is.
-            let mut shift = || random.between(-SHIFT_MAX, SHIFT_MAX);
+            let mut shift = || random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX;
             let shift = (shift(), shift());
             let noise = random.between(0.0, self.config.steady_noise as f32);
             let moved = self.photos.render(&view, size, shift, noise, &mut random)?;
@@ -277,7 +276,7 @@ fn typical_energy(features: &FeatureNetwork, photos: &PhotoSet, config: &TrainCo
     let mut total = 0.0;
     for _ in 0..TYPICAL_VIEWS {
         let view = photos.draw(&mut random, config.crop, SHIFT_MAX as usize);
-        let content = photos.render(&view, config.crop, (0.0, 0.0), 0.0, &mut random)?;
+        let content = photos.render(&view, config.crop, (0, 0), 0.0, &mut random)?;
         total += energy(&features.features(&content, CONTENT_LEVELS)?[CONTENT_LEVELS - 1])?;
     }
     Ok(total / TYPICAL_VIEWS as f32)
