@@ -39,13 +39,13 @@ pub const ALL: &[ShippedStyle] = &[
     ShippedStyle {
         name: "great-wave",
         painting: "Katsushika Hokusai, The Great Wave off Kanagawa, 1831",
-        digest: "91c58376846de505fe0dc6d355713b8537b3d017edc218df73fe891fe47d7e76",
+        digest: "44735acd30b83318df710d390edaac330d9762d98b1fdd26f619651816d1e787",
         bytes: include_bytes!("../styles/great-wave.safetensors"),
     },
     ShippedStyle {
         name: "starry-night",
         painting: "Vincent van Gogh, The Starry Night, 1889",
-        digest: "eb9d6681ae597cd21c1ab11f0980ee6de73644ffc6547ad90bf2e2369b8d29ee",
+        digest: "aac3b58fbf6f84436e1a0b797aaa759ad4703d2f451bfdd1e868bf837170356e",
         bytes: include_bytes!("../styles/starry-night.safetensors"),
     },
     ShippedStyle {
@@ -57,7 +57,7 @@ pub const ALL: &[ShippedStyle] = &[
     ShippedStyle {
         name: "udnie",
         painting: "Francis Picabia, Udnie, 1913",
-        digest: "78eae305d118013934ae7ba38e4911266ef683570043890fc4088294acb40616",
+        digest: "3880689540086eaf6b405164779aaa51e7c973441a08de83bc2ef8ce68f5aec7",
         bytes: include_bytes!("../styles/udnie.safetensors"),
     },
     ShippedStyle {
