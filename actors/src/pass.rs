@@ -25,7 +25,9 @@ use restyle_engine::fault;
 use restyle_engine::item::{Item, SegmentIndex};
 use restyle_engine::ledger::{Adopted, PackPolicy, Scan, SegmentLedger};
 use restyle_engine::steal::{Poisoned, Pool, PoolConfig};
-use restyle_engine::supervise::{ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageSpec, SupervisionEventKind};
+use restyle_engine::supervise::{
+    ControlPlane, NodeSpec, RestartPolicy, StageHandle, StageOutcome, StageSpec, SupervisionEventKind,
+};
 use restyle_engine::worker::{ExitReason, WorkerContext, work};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -435,7 +437,10 @@ impl Pass<'_> {
         running.poisoned.try_iter().for_each(condemn);
         let report = running.scorers.wait();
         let stats = self.pool.stats();
-        if stats.committed + stats.poisoned < stats.pushed && !self.control.is_draining() {
+        // Scorers may be gone before the first frame came to be shared out.
+        let is_unfinished =
+            stats.committed + stats.poisoned < stats.pushed || report.outcome == StageOutcome::Exhausted;
+        if is_unfinished && !self.control.is_draining() {
             self.report.failures.push(left::nobody_left(&report));
         }
         self.stop.cancel();
