@@ -1,8 +1,9 @@
 """Measures how steady styles are between the frames of a clip: the warping error along the source's optical flow.
 
 Each clip's first frames are scaled, stylized by `restyle run` (lossless, in and out) and compared: frame t, moved along the flow of
-the source (DIS, Kroeger et al. 2016) to frame t + 1, against frame t + 1; pixels whose flows there and back disagree are hidden or
-shown anew and do not count (Sundaram et al. 2010). Printed: the root mean square over counted pixels and channels, colours 0..1,
+the source (DIS, Kroeger et al. 2016) to frame t + 1, against frame t + 1. Pixels that are shown anew (their flows there and back
+disagree) or lie on the edge of a motion, where no flow is right, do not count (Sundaram et al. 2010, as used for styles by Ruder et
+al. 2016). Printed: the root mean square over counted pixels and channels, colours 0..1,
 and the same over the deviation of the output, since a flat picture is steady.
 
     steadiness.py --program restyle [--width 320] [--frames 40] --clip A.mp4 ... --style name=weights ...
@@ -50,6 +51,11 @@ def sample(values, flow):
     return cv2.remap(values, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
+def motion_edges(flow):
+    slopes = [cv2.Sobel(flow[..., part], cv2.CV_32F, *axis, scale=1 / 8) for part in (0, 1) for axis in ((1, 0), (0, 1))]
+    return sum(slope**2 for slope in slopes) > 0.01 * (flow**2).sum(2) + 0.002
+
+
 def flows(pictures):
     """For each pair of neighbours: the flow back from the second, and which of its pixels the first shows too."""
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -64,7 +70,7 @@ def flows(pictures):
         x, y = np.meshgrid(np.arange(width), np.arange(height))
         inside = (x + back[..., 0] >= 0) & (x + back[..., 0] <= width - 1)
         inside &= (y + back[..., 1] >= 0) & (y + back[..., 1] <= height - 1)
-        pairs.append((back, shown & inside))
+        pairs.append((back, shown & inside & ~motion_edges(back)))
     return pairs
 
 

@@ -309,8 +309,8 @@ pub(crate) struct TrainArgs {
     /// Weight of the steadiness term
     #[arg(long, default_value_t = 150.0)]
     pub(crate) steadiness_weight: f64,
-    /// Largest deviation of the noise in the moved view that the steadiness term compares, colours 0..1
-    #[arg(long, default_value_t = 0.03)]
+    /// Largest deviation of the noise, in blocks of 1, 2, 4 and 8 pixels each, of the moved view that the steadiness term compares; its light flickers by up to three times as much. Colours 0..1
+    #[arg(long, default_value_t = 0.01)]
     pub(crate) steadiness_noise: f64,
     /// Iterations between checkpoints; 0 for none
     #[arg(long, default_value_t = 200)]

@@ -22,7 +22,7 @@ pub struct LossWeights {
     pub variation: f64,
     /// Mean square of what leaves the range of colours.
     pub range: f64,
-    /// Mean squared change under a shift and noise, in the steadying stage.
+    /// Mean squared change under shift, flicker and noise, in the steadying stage.
     pub steadiness: f64,
 }
 
@@ -79,7 +79,8 @@ pub struct TrainConfig {
     pub rate: f64,
     /// Peak learning rate of the steadying stage.
     pub steady_rate: f64,
-    /// Largest deviation of the noise that the moved view of the steadying stage carries, colours 0..1.
+    /// Largest deviation of the noise, of each size, that the moved view of the steadying stage carries, colours 0..1; its light
+    /// flickers in proportion, see [`super::Disturbance`].
     pub steady_noise: f64,
     /// Largest norm of a gradient.
     pub clip: f64,
@@ -111,7 +112,7 @@ impl TrainConfig {
             seed: 1,
             rate: 3e-3,
             steady_rate: 1e-3,
-            steady_noise: 0.03,
+            steady_noise: 0.01,
             clip: 10.0,
             weights: LossWeights::default(),
             checkpoint_every: 200,

@@ -5,6 +5,7 @@ use std::fmt;
 use candle_core::{Tensor, Var};
 
 use super::any_network::AnyNetwork;
+use super::disturbance::Disturbance;
 use super::error::TrainError;
 use super::moments::{impose, moments};
 use super::network::TransformerNetwork;
@@ -176,7 +177,7 @@ impl Learner for AnyLearner {
 /// A view with red, green and blue in any order, half of the time in their own: few pictures then make many palettes.
 fn swapped_view(set: &PhotoSet, size: usize, random: &mut Random) -> Result<Tensor, TrainError> {
     const ORDERS: [[u32; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    let picture = set.render(&set.draw(random, size, 0), size, (0, 0), 0.0, random)?;
+    let picture = set.render(&set.draw(random, size, 0), size, &Disturbance::default(), random)?;
     let order = ORDERS[random.below(2) * random.below(ORDERS.len())];
     Ok(picture.index_select(&Tensor::new(&order, picture.device())?, 1)?)
 }

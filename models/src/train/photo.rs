@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
+use super::disturbance::Disturbance;
 use super::error::TrainError;
 use super::random::Random;
 use crate::ModelError;
@@ -226,7 +227,7 @@ impl PhotoSet {
         View { photo, left, top, scale, mirrored, gain, lift: random.between(-0.05, 0.05) }
     }
 
-    /// Renders a view moved by `(dy, dx)` of its pixels, with noise of deviation `noise`, as (1, 3, size, size), RGB 0..1.
+    /// Renders a view, disturbed, as (1, 3, size, size), RGB 0..1.
     ///
     /// # Errors
     /// Never in practice; building tensors is fallible in candle.
@@ -234,13 +235,14 @@ impl PhotoSet {
         &self,
         view: &View,
         size: usize,
-        (dy, dx): (i32, i32),
-        noise: f32,
+        disturbance: &Disturbance,
         random: &mut Random,
     ) -> Result<Tensor, TrainError> {
         let photo = &self.photos[view.photo];
+        let (dy, dx) = disturbance.shift;
+        let (gain, lift) = (view.gain * disturbance.gain, view.lift + disturbance.lift);
         let pixels = size * size;
-        let mut planes = vec![0.0; 3 * pixels];
+        let mut planes = disturbance.grain(size, random);
         for y in 0..size {
             for x in 0..size {
                 let column = x as i32 + dx;
@@ -249,9 +251,8 @@ impl PhotoSet {
                 let at_y = view.top + ((y as i32 + dy) as f32 + 0.5) * view.scale - 0.5;
                 let colour = photo.sample(at_x, at_y);
                 for (channel, value) in colour.iter().enumerate() {
-                    let value = value / 255.0 * view.gain + view.lift;
-                    let value = if noise > 0.0 { value + noise * random.normal() } else { value };
-                    planes[channel * pixels + y * size + x] = value.clamp(0.0, 1.0);
+                    let plane = &mut planes[channel * pixels + y * size + x];
+                    *plane = (value / 255.0 * gain + lift + *plane).clamp(0.0, 1.0);
                 }
             }
         }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Adam, scheduled_rate};
 use super::any_network::AnyNetwork;
 use super::config::{LossWeights, TrainConfig};
+use super::disturbance::Disturbance;
 use super::error::TrainError;
 use super::export::import;
 use super::learner::{AnyLearner, Learner, Lesson, PaintingLearner, Studio};
@@ -41,7 +42,7 @@ pub struct Losses {
     pub variation: f32,
     /// Mean square of what leaves the range of colours.
     pub range: f32,
-    /// Mean squared change under shift and noise; 0 in the main stage.
+    /// Mean squared change under shift, flicker and noise; 0 in the main stage.
     pub steadiness: f32,
 }
 
@@ -211,16 +212,14 @@ impl Trainer {
         let size = self.config.crop;
         let mut random = Random::new(self.config.seed, u64::from(self.iteration));
         let view = self.photos.draw(&mut random, size, SHIFT_MAX as usize);
-        let content = self.photos.render(&view, size, (0, 0), 0.0, &mut random)?;
+        let content = self.photos.render(&view, size, &Disturbance::default(), &mut random)?;
         let lesson = self.learner.lesson(self.studio(), &content, &mut random)?;
         let (styled, steadiness) = if is_steady {
-            let mut shift = || random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX;
-            let shift = (shift(), shift());
-            let noise = random.between(0.0, self.config.steady_noise as f32);
-            let moved = self.photos.render(&view, size, shift, noise, &mut random)?;
+            let disturbance = Disturbance::draw(&mut random, SHIFT_MAX, self.config.steady_noise as f32);
+            let moved = self.photos.render(&view, size, &disturbance, &mut random)?;
             let both = self.learner.stylize(&Tensor::cat(&[&content, &moved], 0)?, &lesson)?;
             let styled = both.narrow(0, 0, 1)?;
-            let steadiness = steadiness_loss(&styled, &both.narrow(0, 1, 1)?, shift)?;
+            let steadiness = steadiness_loss(&styled, &both.narrow(0, 1, 1)?, disturbance.shift)?;
             (styled, Some(steadiness))
         } else {
             (self.learner.stylize(&content, &lesson)?, None)
@@ -276,7 +275,7 @@ fn typical_energy(features: &FeatureNetwork, photos: &PhotoSet, config: &TrainCo
     let mut total = 0.0;
     for _ in 0..TYPICAL_VIEWS {
         let view = photos.draw(&mut random, config.crop, SHIFT_MAX as usize);
-        let content = photos.render(&view, config.crop, (0, 0), 0.0, &mut random)?;
+        let content = photos.render(&view, config.crop, &Disturbance::default(), &mut random)?;
         total += energy(&features.features(&content, CONTENT_LEVELS)?[CONTENT_LEVELS - 1])?;
     }
     Ok(total / TYPICAL_VIEWS as f32)
