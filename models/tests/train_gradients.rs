@@ -2,13 +2,13 @@
 #![cfg(feature = "train")]
 
 use candle_core::{Device, Result, Tensor, Var};
-use restyle_models::loss::{gram, range_excess, steadiness_loss, style_loss, total_variation};
+use restyle_models::loss::{content_loss, gram, range_excess, steadiness_loss, style_loss, total_variation};
 use restyle_models::train::conv::{ConvSpec, convolve};
 use restyle_models::train::moments::{impose, moments};
 use restyle_models::train::norm::normalize;
 use restyle_models::train::pool::max_pool;
 use restyle_models::train::upsample::upsample;
-use restyle_models::train::{AnyNetwork, Random};
+use restyle_models::train::{AnyNetwork, Random, TransformerNetwork};
 
 fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut random = Random::new(seed, 0);
@@ -194,6 +194,13 @@ fn steadiness_of_an_exactly_moved_picture_is_zero() {
 }
 
 #[test]
+fn gradients_of_the_content_term() {
+    let target = noise(&[1, 4, 5, 6], 12);
+    check_gradient(&[noise(&[1, 4, 5, 6], 11)], 1e-2, |inputs| content_loss(&inputs[0], &target, 0.0));
+    check_gradient(&[noise(&[1, 4, 5, 6], 11)], 1e-2, |inputs| content_loss(&inputs[0], &target, 1e3));
+}
+
+#[test]
 fn gradients_of_moments_and_of_imposing_them() {
     check_gradient(&[noise(&[1, 3, 6, 7], 1)], 1e-2, |inputs| moments(&inputs[0]));
     check_gradient(&[noise(&[2, 3, 6, 7], 2), noise(&[2, 3], 3)], 1e-2, |inputs| impose(&inputs[0], &inputs[1]));
@@ -221,19 +228,16 @@ fn upsampling_keeps_a_plane_and_its_edges() {
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), [0.0, 2.0, 6.0, 8.0]);
 }
 
-#[test]
-fn gradients_of_a_whole_network_for_any_style() {
-    let network = AnyNetwork::new(3, 1).unwrap();
-    for (index, (_, variable)) in network.variables().iter().enumerate() {
+/// Compares the gradient of a network's picture by each variable with central differences along the gradient itself.
+fn check_network(variables: &[(String, Var)], value: impl Fn() -> Tensor) {
+    for (index, (_, variable)) in variables.iter().enumerate() {
         // Biases of zero put every pixel behind a dead one on the corner of its ReLU.
         let moved = noise(variable.dims(), index as u64).affine(0.1, 0.0).unwrap();
         variable.set(&(variable.as_tensor() + moved).unwrap()).unwrap();
     }
-    let (picture, style) = (noise(&[1, 3, 48, 40], 1), noise(&[1, 3, 40, 48], 2));
-    let value = || network.forward(&picture, &network.encode_style(&style).unwrap()).unwrap();
     let probe = noise(value().dims(), 3);
     let gradients = (value() * &probe).unwrap().sum_all().unwrap().backward().unwrap();
-    for (name, variable) in network.variables() {
+    for (name, variable) in variables {
         let gradient = gradients.get(variable.as_tensor()).expect("a gradient for every variable");
         let kept = variable.as_tensor().copy().unwrap();
         let expected = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
@@ -241,7 +245,7 @@ fn gradients_of_a_whole_network_for_any_style() {
             variable.set(&(&kept + gradient.affine(step, 0.0).unwrap()).unwrap()).unwrap();
             weighed(&value(), &probe)
         };
-        // Along the gradient itself: long steps cross corners of ReLUs, short ones drown in rounding, so one of them must do.
+        // Long steps cross corners of ReLUs, short ones drown in rounding, so one of them must do.
         let numeric = [1e-2, 3e-3, 1e-3, 3e-4].map(|length| {
             let step = length / expected.sqrt().max(1e-6);
             (moved(step) - moved(-step)) / (2.0 * step)
@@ -250,4 +254,18 @@ fn gradients_of_a_whole_network_for_any_style() {
         let is_near = |found: &f64| (found - expected).abs() < 0.03 * expected + 1e-3;
         assert!(numeric.iter().any(is_near), "{name}: {expected} for {numeric:?}");
     }
+}
+
+#[test]
+fn gradients_of_a_whole_network_for_any_style() {
+    let network = AnyNetwork::new(3, 1).unwrap();
+    let (picture, style) = (noise(&[1, 3, 48, 40], 1), noise(&[1, 3, 40, 48], 2));
+    check_network(network.variables(), || network.forward(&picture, &network.encode_style(&style).unwrap()).unwrap());
+}
+
+#[test]
+fn gradients_of_a_whole_network_for_one_painting() {
+    let network = TransformerNetwork::new(3, 1).unwrap();
+    let picture = noise(&[1, 3, 40, 48], 1);
+    check_network(network.variables(), || network.forward(&picture).unwrap());
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use restyle_models::train::{
-    Control, Length, Photo, PhotoSet, TrainConfig, TrainError, TrainErrorKind, Trainer, TransformerNetwork,
+    Control, Length, Photo, PhotoSet, Progress, TrainConfig, TrainError, TrainErrorKind, Trainer, TransformerNetwork,
     checkpoint_path, export, import, run,
 };
 use restyle_models::vgg::FeatureNetwork;
@@ -223,6 +223,69 @@ fn a_length_in_time_becomes_a_number_of_iterations() {
 }
 
 #[test]
+fn a_length_in_time_that_is_stopped_early_is_gone_on_with_in_full() {
+    let folder = workplace();
+    let mut config = config(folder.path());
+    config.length = Length::Time(Duration::from_secs(6));
+    config.width = 1;
+    let ticks = std::cell::Cell::new(0_u32);
+    let clock = || {
+        ticks.set(ticks.get() + 1);
+        Duration::from_millis(50) * ticks.get()
+    };
+    let stop = |progress: &Progress| if progress.iteration == 5 { Control::Stop } else { Control::Continue };
+    let stopped = run(&config, "restyle train", &clock, &mut |progress| stop(progress)).unwrap();
+    assert!(!stopped.finished && stopped.iterations == 5, "{stopped:?}");
+    let report = run(&config, "restyle train", &clock, &mut |_| Control::Continue).unwrap();
+    assert!(report.finished && (70..=120).contains(&report.iterations), "{report:?}");
+}
+
+#[test]
+fn a_forgotten_checkpoint_is_not_gone_on_with_but_may_be_started_from() {
+    let folder = workplace();
+    let mut config = config(folder.path());
+    (config.length, config.width) = (Length::Iterations { main: 4, steady: 0 }, 2);
+    assert!(!run_to(&config, Some(3)).unwrap());
+    config.fresh = true;
+    config.start = Some(checkpoint_path(&config.out));
+    let first = std::cell::Cell::new(None);
+    let report = run(&config, "restyle train", &|| Duration::ZERO, &mut |progress| {
+        first.set(first.get().or(Some(progress.iteration)));
+        Control::Continue
+    });
+    assert!(report.unwrap().finished);
+    assert_eq!(first.get(), Some(1));
+}
+
+#[test]
+fn a_preview_that_cannot_be_written_stops_nothing() {
+    let folder = workplace();
+    let mut config = config(folder.path());
+    (config.length, config.width) = (Length::Iterations { main: 2, steady: 0 }, 2);
+    (config.preview, config.preview_every) = (Some(config.style.clone()), 1);
+    std::fs::create_dir(config.out.with_extension("000001.png")).unwrap();
+    let mut told = Vec::new();
+    let report = run(&config, "restyle train", &|| Duration::ZERO, &mut |progress| {
+        told.push(progress.preview.clone().expect("a preview is due"));
+        Control::Continue
+    });
+    assert!(report.unwrap().finished);
+    let reason = told[0].as_ref().unwrap_err();
+    assert!(reason.contains("000001.png"), "{reason}");
+    assert!(told[1].as_ref().unwrap().exists());
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_refused_before_the_first_iteration() {
+    let folder = workplace();
+    let mut config = config(folder.path());
+    config.out = folder.path().join("absent/out.safetensors");
+    let error = run(&config, "restyle train", &|| Duration::ZERO, &mut |_| panic!("no iteration")).unwrap_err();
+    assert_eq!(error.kind(), TrainErrorKind::Io);
+    assert!(error.to_string().contains("absent"), "{error}");
+}
+
+#[test]
 fn inputs_that_do_not_fit_are_named() {
     let folder = workplace();
     let good = config(folder.path());
@@ -235,6 +298,10 @@ fn inputs_that_do_not_fit_are_named() {
     };
     check(&|config| config.width = 0, TrainErrorKind::Config, "width 0");
     check(&|config| config.crop = 100, TrainErrorKind::Config, "crop 100");
+    check(&|config| config.steady_noise = 0.5, TrainErrorKind::Config, "steady noise 0.5");
+    let endless = Length::Iterations { main: u32::MAX, steady: 1000 };
+    check(&|config| config.length = endless, TrainErrorKind::Config, "length");
+    check(&|config| config.weights.style_levels = vec![1.0; 5], TrainErrorKind::Config, "style levels");
     check(&|config| config.rate = f64::NAN, TrainErrorKind::Config, "rate NaN");
     check(&|config| config.weights.style = -1.0, TrainErrorKind::Config, "loss weights");
     check(&|config| config.style = config.features.clone(), TrainErrorKind::Input, "features.safetensors");

@@ -297,8 +297,8 @@ pub(crate) struct TrainArgs {
     /// Weight of the style term
     #[arg(long, default_value_t = 10.0)]
     pub(crate) style_weight: f64,
-    /// Weights of the feature levels in the style term, fine to coarse
-    #[arg(long, value_delimiter = ',', default_value = "1,1,1,1")]
+    /// Weights of the feature levels in the style term, fine to coarse [default: 1 for each level of the feature network]
+    #[arg(long, value_delimiter = ',')]
     pub(crate) style_levels: Vec<f64>,
     /// Weight of the total-variation term
     #[arg(long, default_value_t = 10.0)]

@@ -57,8 +57,9 @@ pub fn main() -> ExitCode {
 
 /// With `--json` the last line is `finished` or `failed`, even where the arguments cannot be read.
 fn tell_usage_as_json(told: &clap::Error) {
-    let said: Vec<String> = std::env::args().collect();
-    if told.use_stderr() && said.get(1).is_some_and(|v| v == "run") && said.iter().any(|a| a == "--json") {
+    let said: Vec<_> = std::env::args_os().collect();
+    let tells = said.get(1).is_some_and(|verb| verb == "run" || verb == "train");
+    if told.use_stderr() && tells && said.iter().any(|argument| argument == "--json") {
         let text = told.to_string();
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         let error = Error::new(crate::error::ErrorKind::Usage, line);

@@ -10,6 +10,7 @@ use restyle_models::train::{
     checkpoint_path, run,
 };
 use serde::Serialize;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ enum TrainEvent<'a> {
         seconds_per_iteration: f64,
         eta_seconds: f64,
         preview: Option<&'a PathBuf>,
+        preview_failed: Option<&'a str>,
     },
     Finished {
         output: &'a Path,
@@ -60,15 +62,12 @@ pub(super) fn train(args: &TrainArgs) -> Result<(), Error> {
 fn train_from(args: &TrainArgs) -> Result<(), Error> {
     let config = config(args)?;
     let stop = StopRequest::on_signals();
-    if args.fresh {
-        forget(&checkpoint_path(&config.out))?;
-    }
     let clock = SystemClock::shared();
     let origin = clock.now();
     let elapsed = || clock.now().saturating_sub(origin);
     let mut told_at = Duration::ZERO;
     let mut deaf = None;
-    let report = run(&config, &command(std::env::args()), &elapsed, &mut |progress| {
+    let report = run(&config, &command(std::env::args_os()), &elapsed, &mut |progress| {
         let is_due = elapsed() >= told_at + TELL_EVERY || progress.preview.is_some();
         if is_due || progress.iteration == progress.iterations {
             told_at = elapsed();
@@ -81,15 +80,6 @@ fn train_from(args: &TrainArgs) -> Result<(), Error> {
     match deaf {
         Some(error) => Err(error),
         None => tell_end(&report, &config.out, args.json),
-    }
-}
-
-fn forget(checkpoint: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(checkpoint) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::new(ErrorKind::Storage, format!("cannot delete {}: {e}", checkpoint.display())))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -128,6 +118,7 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Error> {
         checkpoint_every: args.checkpoint_every,
         preview: args.preview.clone(),
         preview_every: args.preview_every,
+        fresh: args.fresh,
         ..proven
     };
     config.check().map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
@@ -135,10 +126,14 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Error> {
 }
 
 /// The command for the card: folders are left out, they say nothing elsewhere.
-fn command(arguments: impl Iterator<Item = String>) -> String {
-    let short = |argument: String| {
-        let name = Path::new(&argument).file_name().map(|name| name.to_string_lossy().into_owned());
-        if argument.contains('/') { name.unwrap_or(argument) } else { argument }
+fn command(arguments: impl Iterator<Item = OsString>) -> String {
+    let base = |path: &str| Path::new(path).file_name().map_or(path.to_owned(), |n| n.to_string_lossy().into_owned());
+    let short = |argument: OsString| {
+        let said = argument.to_string_lossy();
+        match said.split_once('=') {
+            Some((option, path)) if option.starts_with("--") => format!("{option}={}", base(path)),
+            _ => base(&said),
+        }
     };
     arguments.map(short).collect::<Vec<_>>().join(" ")
 }
@@ -171,7 +166,8 @@ fn tell_progress(progress: &Progress, json: bool) -> Result<(), Error> {
             mean: &progress.mean,
             seconds_per_iteration: progress.iteration_time.as_secs_f64(),
             eta_seconds: progress.remaining.as_secs_f64(),
-            preview: progress.preview.as_ref(),
+            preview: progress.preview.as_ref().and_then(|written| written.as_ref().ok()),
+            preview_failed: progress.preview.as_ref().and_then(|written| written.as_ref().err()).map(String::as_str),
         });
     }
     let (mean, left) = (&progress.mean, progress.remaining.as_secs());
@@ -188,8 +184,10 @@ fn tell_progress(progress: &Progress, json: bool) -> Result<(), Error> {
         mean.range,
         mean.steadiness,
     ));
-    if let Some(preview) = &progress.preview {
-        output::say(&format!("preview {}", preview.display()));
+    match &progress.preview {
+        Some(Ok(preview)) => output::say(&format!("preview {}", preview.display())),
+        Some(Err(reason)) => output::say(&format!("warning: no preview: {reason}")),
+        None => {}
     }
     Ok(())
 }
@@ -204,4 +202,16 @@ fn tell_end(report: &TrainReport, out: &Path, json: bool) -> Result<(), Error> {
     }
     output::say(&format!("{}: {} iterations, blake3 {digest}", out.display(), report.iterations));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command;
+
+    #[test]
+    fn the_card_names_options_and_files_but_no_folder() {
+        let said = ["/opt/restyle", "train", "--style=/a/b.jpg", "--photos", "/c/d/", "--rate", "1e-3"];
+        let told = "restyle train --style=b.jpg --photos d --rate 1e-3";
+        assert_eq!(command(said.into_iter().map(Into::into)), told);
+    }
 }

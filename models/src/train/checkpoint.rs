@@ -16,6 +16,9 @@ use super::error::TrainError;
 use super::trainer::{Losses, Trainer};
 
 const STATE_KEY: &str = "state";
+/// Number of the recipe: raised whenever the same configuration comes to train something else, so that no checkpoint is carried
+/// from one recipe to another. 2: noise of every size and flicker in the moved view.
+pub(super) const RECIPE: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct State {
@@ -25,6 +28,8 @@ struct State {
     main: u32,
     steady: u32,
     mean: [f32; 6],
+    flat_views: u32,
+    lost_steps: u32,
 }
 
 /// What a checkpoint calls a variable.
@@ -41,9 +46,7 @@ pub fn checkpoint_path(out: &Path) -> PathBuf {
 
 /// Writes `bytes` so that the file is the old or the new one, whatever happens meanwhile.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
+    let part = part_path(path);
     let write = || {
         use std::io::Write;
         let mut file = std::fs::File::create(&part)?;
@@ -54,8 +57,21 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     write().map_err(|source| TrainError::io(path, source))
 }
 
+/// Finds out whether `path` can be written, before hours go into what it shall hold.
+pub(super) fn try_writing(path: &Path) -> Result<(), TrainError> {
+    let part = part_path(path);
+    let tried = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
+    tried.map_err(|source| TrainError::io(path, source))
+}
+
+fn part_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    path.with_file_name(name)
+}
+
 impl Trainer {
-    /// Identifies what decides the resulting weights: configuration, painting, photos and features.
+    /// Identifies what decides the resulting weights: recipe, configuration, painting, photos and features.
     pub fn fingerprint(&self) -> String {
         let mut config = self.config.clone();
         // Where things lie and how often they are saved decides nothing; a length in time is fixed by the checkpoint.
@@ -63,13 +79,14 @@ impl Trainer {
             path.clear();
         }
         (config.preview, config.start) = (None, None);
-        (config.preview_every, config.checkpoint_every) = (0, 0);
+        (config.preview_every, config.checkpoint_every, config.fresh) = (0, 0, false);
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&RECIPE.to_le_bytes());
         hasher.update(format!("{config:?}").as_bytes());
         hasher.update(self.photos().digest().as_bytes());
         hasher.update(self.features().digest().as_bytes());
         hasher.update(self.start().unwrap_or("random").as_bytes());
-        self.learner.identify(&mut hasher);
+        hasher.update(self.style_digest().as_bytes());
         hasher.finalize().to_hex().to_string()
     }
 
@@ -96,6 +113,8 @@ impl Trainer {
             main,
             steady,
             mean: [mean.total, mean.content, mean.style, mean.variation, mean.range, mean.steadiness],
+            flat_views: self.flat_views,
+            lost_steps: self.lost_steps,
         };
         let refuse = |reason: String| TrainError::Checkpoint { path: path.to_owned(), reason };
         let state = serde_json::to_string(&state).map_err(|error| refuse(error.to_string()))?;
@@ -144,7 +163,7 @@ impl Trainer {
             second.push(values(format!("second.{name}"), count)?);
         }
         self.adam = Adam::restore(first, second, state.steps, self.config.clip);
-        self.iteration = state.iteration;
+        (self.iteration, self.flat_views, self.lost_steps) = (state.iteration, state.flat_views, state.lost_steps);
         let [total, content, style, variation, range, steadiness] = state.mean;
         self.mean = Losses { total, content, style, variation, range, steadiness };
         Ok((state.main, state.steady))

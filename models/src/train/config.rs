@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 
+/// Iterations of both stages together.
+const ITERATIONS_MAX: u32 = 100_000_000;
+
 /// Weights of the terms of the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,7 +19,7 @@ pub struct LossWeights {
     pub content: f64,
     /// Mean relative Gram distance.
     pub style: f64,
-    /// Weight of each feature level (relu1_1 ..) within the style term.
+    /// Weight of each feature level (relu1_1 ..) within the style term; empty for all that the feature network has, alike.
     pub style_levels: Vec<f64>,
     /// Mean squared difference of neighbouring pixels.
     pub variation: f64,
@@ -28,7 +31,7 @@ pub struct LossWeights {
 
 impl Default for LossWeights {
     fn default() -> Self {
-        Self { content: 1.0, style: 10.0, style_levels: vec![1.0; 4], variation: 10.0, range: 1.0, steadiness: 150.0 }
+        Self { content: 1.0, style: 10.0, style_levels: Vec::new(), variation: 10.0, range: 1.0, steadiness: 150.0 }
     }
 }
 
@@ -60,8 +63,8 @@ pub struct TrainConfig {
     pub photos: PathBuf,
     /// Feature network, see [`crate::vgg::FeatureNetwork::load`].
     pub features: PathBuf,
-    /// A style file of the same width, or a checkpoint, to start from; without it the start is random. Styles with a common start can be
-    /// blended by their weights, and need far fewer iterations.
+    /// A style file of the same width, or a checkpoint, to start from; without it the start is random. Another style's weights
+    /// save most of the iterations.
     pub start: Option<PathBuf>,
     /// Where the weights go.
     pub out: PathBuf,
@@ -92,6 +95,8 @@ pub struct TrainConfig {
     pub preview: Option<PathBuf>,
     /// Iterations between previews.
     pub preview_every: u32,
+    /// Whether to forget the checkpoint of an earlier run, once everything is read.
+    pub fresh: bool,
 }
 
 impl TrainConfig {
@@ -118,6 +123,7 @@ impl TrainConfig {
             checkpoint_every: 200,
             preview: None,
             preview_every: 200,
+            fresh: false,
         }
     }
 
@@ -141,23 +147,33 @@ impl TrainConfig {
                 return refuse(format!("{name} {rate}: expected a number above 0"));
             }
         }
-        if !(0.0..=1.0).contains(&self.steady_noise) {
-            return refuse(format!("steady noise {}: expected 0 to 1", self.steady_noise));
+        if !(0.0..=0.3).contains(&self.steady_noise) {
+            return refuse(format!("steady noise {}: expected 0 to 0.3", self.steady_noise));
         }
         let weights = &self.weights;
         let terms = [weights.content, weights.style, weights.variation, weights.range, weights.steadiness];
         if terms.iter().chain(&weights.style_levels).any(|weight| !(weight.is_finite() && *weight >= 0.0)) {
             return refuse("loss weights: expected numbers from 0 up".to_owned());
         }
-        if !(1..=4).contains(&weights.style_levels.len()) {
-            return refuse(format!("style levels: expected 1 to 4 weights, got {}", weights.style_levels.len()));
+        if weights.style_levels.len() > 4 {
+            return refuse(format!("style levels: expected up to 4 weights, got {}", weights.style_levels.len()));
         }
         match self.length {
-            Length::Iterations { main: 0, steady: 0 } => refuse("length: expected at least one iteration".to_owned()),
+            Length::Iterations { main, steady } if !(1..=ITERATIONS_MAX).contains(&main.saturating_add(steady)) => {
+                refuse(format!("length: expected 1 to {ITERATIONS_MAX} iterations"))
+            }
             Length::Time(time) if time < Duration::from_secs(5) => {
                 refuse(format!("time {time:?}: expected at least 5 seconds"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The configuration for features of so many levels: style levels that were left open are all of them, alike.
+    pub(super) fn for_features(mut self, levels: usize) -> Self {
+        if self.weights.style_levels.is_empty() {
+            self.weights.style_levels = vec![1.0; levels];
+        }
+        self
     }
 }

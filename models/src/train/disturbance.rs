@@ -4,6 +4,8 @@ use super::random::Random;
 
 /// Sizes of the noise: blocks of 1, 2, 4 and 8 pixels. Coders and film leave noise of every size, and networks answer most to the coarse.
 const OCTAVES: u32 = 4;
+/// Largest shift, pixels.
+pub(super) const SHIFT_MAX: u32 = 7;
 /// Flicker of the light, in deviations of the noise.
 const FLICKER: f32 = 3.0;
 
@@ -27,9 +29,9 @@ impl Default for Disturbance {
 }
 
 impl Disturbance {
-    /// Draws one with a shift of up to `shift_max` pixels each way, noise of a deviation up to `noise_max`, and flicker in proportion.
-    pub fn draw(random: &mut Random, shift_max: i32, noise_max: f32) -> Self {
-        let shift = |random: &mut Random| random.below(2 * shift_max as usize + 1) as i32 - shift_max;
+    /// Draws one with a shift of up to seven pixels each way, noise of a deviation up to `noise_max`, and flicker in proportion.
+    pub fn draw(random: &mut Random, noise_max: f32) -> Self {
+        let shift = |random: &mut Random| random.below(2 * SHIFT_MAX as usize + 1) as i32 - SHIFT_MAX as i32;
         let flicker = FLICKER * noise_max;
         Self {
             shift: (shift(random), shift(random)),
@@ -90,7 +92,7 @@ mod tests {
     #[test]
     fn draws_stay_in_their_ranges() {
         for stream in 0..200 {
-            let drawn = Disturbance::draw(&mut Random::new(7, stream), 7, 0.01);
+            let drawn = Disturbance::draw(&mut Random::new(7, stream), 0.01);
             assert!(drawn.shift.0.abs() <= 7 && drawn.shift.1.abs() <= 7);
             assert!((0.0..=0.01).contains(&drawn.noise));
             assert!((drawn.gain - 1.0).abs() <= 0.03 && drawn.lift.abs() <= 0.03);

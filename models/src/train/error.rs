@@ -12,7 +12,7 @@ pub enum TrainError {
     #[error("training configuration: {0}")]
     Config(String),
     /// A picture cannot be read.
-    #[error("picture {}: {reason}; give a PNG or JPEG file", path.display())]
+    #[error("picture {}: {reason}; give a PNG or JPEG file of at most 32 megapixels", path.display())]
     Picture {
         /// The file.
         path: PathBuf,
@@ -28,9 +28,11 @@ pub enum TrainError {
         reason: String,
     },
     /// The losses are no numbers any more.
-    #[error("training diverged at iteration {iteration}: the loss is not finite; lower the learning rate")]
+    #[error(
+        "training diverged at iteration {iteration}: the loss or its gradient is not finite; lower the learning rate"
+    )]
     Diverged {
-        /// The iteration whose loss was not finite.
+        /// The iteration whose loss, or gradient for the last of several times, was not finite.
         iteration: u32,
     },
     /// The network draws the same colour everywhere, from which no gradient leads back.

@@ -57,8 +57,8 @@ pub(super) trait Learner: fmt::Debug {
     /// A photo as previews show it, (1, 3, H, W').
     fn preview(&self, photo: &Tensor) -> Result<Tensor, TrainError>;
 
-    /// Adds to a fingerprint what decides the styles.
-    fn identify(&self, hasher: &mut blake3::Hasher);
+    /// BLAKE3 of the pictures that styles are learnt from, as hex.
+    fn style_digest(&self) -> &str;
 }
 
 /// A transformer network that learns one painting by its Gram matrices (Johnson et al. 2016).
@@ -66,6 +66,7 @@ pub(super) trait Learner: fmt::Debug {
 pub(super) struct PaintingLearner {
     network: TransformerNetwork,
     lesson: Lesson,
+    digest: String,
 }
 
 impl PaintingLearner {
@@ -77,7 +78,7 @@ impl PaintingLearner {
     ) -> Result<Self, TrainError> {
         let picture = painting.to_tensor()?;
         let targets = features.features(&picture, levels)?.iter().map(gram).collect::<Result<_, _>>()?;
-        Ok(Self { network, lesson: Lesson { picture, targets } })
+        Ok(Self { network, lesson: Lesson { picture, targets }, digest: painting.digest() })
     }
 }
 
@@ -106,14 +107,8 @@ impl Learner for PaintingLearner {
         self.network.forward(photo)
     }
 
-    fn identify(&self, hasher: &mut blake3::Hasher) {
-        for target in &self.lesson.targets {
-            if let Ok(values) = target.flatten_all().and_then(|target| target.to_vec1::<f32>()) {
-                values.iter().for_each(|value| {
-                    hasher.update(&value.to_le_bytes());
-                });
-            }
-        }
+    fn style_digest(&self) -> &str {
+        &self.digest
     }
 }
 
@@ -169,8 +164,8 @@ impl Learner for AnyLearner {
         Ok(Tensor::cat(&shown.collect::<Result<Vec<_>, _>>()?, 3)?)
     }
 
-    fn identify(&self, hasher: &mut blake3::Hasher) {
-        hasher.update(self.paintings.digest().as_bytes());
+    fn style_digest(&self) -> &str {
+        self.paintings.digest()
     }
 }
 

@@ -22,6 +22,7 @@ mod photo;
 pub mod pool;
 pub(crate) mod random;
 mod run;
+mod schedule;
 pub(crate) mod tap;
 mod trainer;
 pub mod upsample;

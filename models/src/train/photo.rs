@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 
-use super::disturbance::Disturbance;
+use super::disturbance::{Disturbance, SHIFT_MAX};
 use super::error::TrainError;
 use super::random::Random;
 use crate::ModelError;
 use crate::pixels::{Picture, PixelFormat, Samples};
 
-/// Largest side a picture may have before it is scaled down on loading; bounds the memory of a photo set.
+/// Short side that a content photo is scaled down to on loading, where views are not larger; bounds the memory of a photo set.
 const SHORT_SIDE_MAX: u32 = 360;
+/// Short side that a preview is scaled down to: its activations are all held at once.
+pub(super) const PREVIEW_SIDE_MAX: u32 = 360;
+/// Largest picture that is taken on, pixels, once scaled: a small file can hold a long strip of one colour.
+const PIXELS_MAX: u64 = 1 << 25;
 
 /// A decoded picture, RGB 8 bit, rows top down.
 #[derive(Debug, Clone)]
@@ -25,10 +29,19 @@ impl Photo {
     /// Reads a PNG or JPEG file and scales it so that its short side is `short_side` (where given).
     ///
     /// # Errors
-    /// When the file cannot be read or decoded.
+    /// When the file cannot be read or decoded, or the picture would be larger than 32 megapixels.
     pub fn read(path: &Path, short_side: Option<u32>) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
         Self::decode(path, &bytes, |short| short_side.unwrap_or(short))
+    }
+
+    /// Reads a PNG or JPEG file and scales it down where its short side is above `short_side_max`.
+    ///
+    /// # Errors
+    /// As [`Photo::read`].
+    pub fn read_at_most(path: &Path, short_side_max: u32) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
+        Self::decode(path, &bytes, |short| short.min(short_side_max))
     }
 
     fn decode(path: &Path, bytes: &[u8], short_side: impl Fn(u32) -> u32) -> Result<Self, TrainError> {
@@ -39,6 +52,11 @@ impl Photo {
         let short = width.min(height).max(1);
         let wanted = short_side(short).max(1);
         let scaled = |side: u32| (f64::from(side) * f64::from(wanted) / f64::from(short)).round().max(1.0) as u32;
+        let pixels = u64::from(scaled(width)) * u64::from(scaled(height));
+        if pixels > PIXELS_MAX {
+            let reason = format!("{width}x{height} would be {pixels} pixels, above the limit of {PIXELS_MAX}");
+            return Err(TrainError::Picture { path: path.to_owned(), reason });
+        }
         let picture = if wanted == short {
             picture
         } else {
@@ -61,6 +79,14 @@ impl Photo {
     /// The samples: red, green and blue of each pixel, rows top down.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// BLAKE3 of size and samples, as hex.
+    pub fn digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.width as u64).to_le_bytes());
+        hasher.update(&self.rgb);
+        hasher.finalize().to_hex().to_string()
     }
 
     /// The samples as a picture.
@@ -151,11 +177,12 @@ pub struct View {
 }
 
 impl PhotoSet {
-    /// Reads every PNG and JPEG file of a folder, in the order of their names.
+    /// Reads every PNG and JPEG file of a folder, in the order of their names, for views of `crop` pixels a side.
     ///
     /// # Errors
     /// When the folder holds none, or one cannot be read.
-    pub fn read(folder: &Path) -> Result<Self, TrainError> {
+    pub fn read(folder: &Path, crop: usize) -> Result<Self, TrainError> {
+        let short_side_max = SHORT_SIDE_MAX.max(crop as u32 + 2 * SHIFT_MAX);
         let entries = std::fs::read_dir(folder).map_err(|source| TrainError::io(folder, source))?;
         let mut paths: Vec<PathBuf> = Vec::new();
         for entry in entries {
@@ -171,7 +198,7 @@ impl PhotoSet {
         for path in &paths {
             let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
             hasher.update(blake3::hash(&bytes).as_bytes());
-            photos.push(Photo::decode(path, &bytes, |short| short.min(SHORT_SIDE_MAX))?);
+            photos.push(Photo::decode(path, &bytes, |short| short.min(short_side_max))?);
         }
         if photos.is_empty() {
             return Err(TrainError::Config(format!("no .jpg or .png photo in {}", folder.display())));

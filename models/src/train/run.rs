@@ -1,24 +1,18 @@
 //! A whole training from files to a style file: resume, progress, previews and the card.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::checkpoint::{checkpoint_path, write_whole};
-use super::config::{Length, TrainConfig};
+use super::checkpoint::{RECIPE, checkpoint_path, try_writing, write_whole};
+use super::config::TrainConfig;
 use super::error::TrainError;
 use super::export::export;
-use super::photo::{Photo, PhotoSet};
+use super::photo::{PREVIEW_SIDE_MAX, Photo, PhotoSet};
+use super::schedule::Schedule;
 use super::trainer::{Losses, Trainer};
 use crate::vgg::FeatureNetwork;
-
-/// Iterations that are timed before a length in time becomes a number of iterations.
-const TIMED: u32 = 24;
-/// Cost of a steady iteration in main ones.
-const STEADY_COST: f64 = 1.6;
-/// Share of the time that the steady stage takes.
-const STEADY_SHARE: f64 = 0.33;
 
 /// How a training stands after an iteration.
 #[derive(Debug, Clone)]
@@ -37,8 +31,8 @@ pub struct Progress {
     pub iteration_time: Duration,
     /// About how long it still takes.
     pub remaining: Duration,
-    /// The preview picture, where one was just written.
-    pub preview: Option<PathBuf>,
+    /// The preview picture, where one was just written, or why it could not be; a training goes on without.
+    pub preview: Option<Result<PathBuf, String>>,
 }
 
 /// What the caller wants after an iteration.
@@ -77,96 +71,109 @@ pub fn run(
     observe: &mut dyn FnMut(&Progress) -> Control,
 ) -> Result<TrainReport, TrainError> {
     config.check()?;
-    let bytes = std::fs::read(&config.features).map_err(|source| TrainError::io(&config.features, source))?;
-    let features = FeatureNetwork::load(&bytes)?;
-    let photos = PhotoSet::read(&config.photos)?;
-    let preview = config.preview.as_ref().map(|path| Photo::read(path, None)).transpose()?;
+    try_writing(&config.out)?;
+    let preview = match &config.preview {
+        Some(path) => Some(Photo::read_at_most(path, PREVIEW_SIDE_MAX)?),
+        None => None,
+    };
+    let mut trainer = prepare(config)?;
+    let saved = checkpoint_path(&config.out);
+    let mut schedule = Schedule::new(config.length);
+    if saved.exists() && config.fresh {
+        std::fs::remove_file(&saved).map_err(|source| TrainError::io(&saved, source))?;
+    } else if saved.exists() {
+        schedule.resume(trainer.restore(&saved)?);
+    }
+    let (start, first) = (now(), trainer.iteration());
+    while trainer.iteration() < iterations(schedule.stages()) {
+        let (main, steady) = schedule.stages();
+        let losses = trainer.step(main, steady)?;
+        let iteration_time = now().saturating_sub(start) / (trainer.iteration() - first).max(1);
+        schedule.observe(trainer.iteration(), iteration_time);
+        let due = config.checkpoint_every > 0 && trainer.iteration().is_multiple_of(config.checkpoint_every);
+        if due && schedule.is_fixed() {
+            trainer.save(&saved, schedule.stages())?;
+        }
+        let stages = schedule.told();
+        let progress = Progress {
+            iteration: trainer.iteration(),
+            iterations: iterations(stages),
+            steady: trainer.iteration() > stages.0,
+            losses,
+            mean: trainer.mean(),
+            iteration_time,
+            remaining: iteration_time * iterations(stages).saturating_sub(trainer.iteration()),
+            preview: write_preview(&trainer, preview.as_ref()),
+        };
+        if observe(&progress) == Control::Stop {
+            // A length in time that was not fixed yet is now: the checkpoint holds the whole training, not its beginning.
+            schedule.fix(iteration_time);
+            trainer.save(&saved, schedule.stages())?;
+            let (iterations, mean) = (trainer.iteration(), trainer.mean());
+            return Ok(TrainReport { iterations, finished: false, mean, digest: None });
+        }
+    }
+    finish(&trainer, schedule.stages(), command, &saved)
+}
+
+fn iterations((main, steady): (u32, u32)) -> u32 {
+    main + steady
+}
+
+/// Reads everything that a training needs.
+fn prepare(config: &TrainConfig) -> Result<Trainer, TrainError> {
+    let read = |path: &Path| std::fs::read(path).map_err(|source| TrainError::io(path, source));
+    let features = FeatureNetwork::load(&read(&config.features)?)?;
+    let photos = PhotoSet::read(&config.photos, config.crop)?;
     let mut trainer = if config.any {
-        Trainer::any(config.clone(), features, PhotoSet::read(&config.style)?, photos)?
+        Trainer::any(config.clone(), features, PhotoSet::read(&config.style, config.crop)?, photos)?
     } else {
         let painting = Photo::read(&config.style, Some(config.style_size))?;
         Trainer::new(config.clone(), features, &painting, photos)?
     };
     if let Some(start) = &config.start {
-        trainer.start_from(&std::fs::read(start).map_err(|source| TrainError::io(start, source))?)?;
+        trainer.start_from(&read(start)?)?;
     }
-    let saved = checkpoint_path(&config.out);
-    let mut lengths = match config.length {
-        Length::Iterations { main, steady } => Some((main, steady)),
-        Length::Time(_) => None,
-    };
-    if saved.exists() {
-        lengths = Some(trainer.restore(&saved)?);
-    }
-    let (start, first) = (now(), trainer.iteration());
-    loop {
-        let (main, steady) = lengths.unwrap_or((u32::MAX / 2, 0));
-        if trainer.iteration() >= main + steady {
-            break;
-        }
-        let losses = trainer.step(main, steady)?;
-        let done = trainer.iteration() - first;
-        let iteration_time = now().saturating_sub(start) / done.max(1);
-        if let (None, Length::Time(time)) = (lengths, config.length)
-            && trainer.iteration() >= TIMED
-        {
-            lengths = Some(lengths_for(time, iteration_time));
-        }
-        let (main, steady) = lengths.unwrap_or((TIMED, 0));
-        let written = write_preview(&trainer, preview.as_ref())?;
-        let due = config.checkpoint_every > 0 && trainer.iteration().is_multiple_of(config.checkpoint_every);
-        if due && lengths.is_some() {
-            trainer.save(&saved, (main, steady))?;
-        }
-        let progress = Progress {
-            iteration: trainer.iteration(),
-            iterations: main + steady,
-            steady: trainer.iteration() > main,
-            losses,
-            mean: trainer.mean(),
-            iteration_time,
-            remaining: iteration_time * (main + steady).saturating_sub(trainer.iteration()),
-            preview: written,
-        };
-        if observe(&progress) == Control::Stop {
-            trainer.save(&saved, (main, steady))?;
-            let (iterations, mean) = (trainer.iteration(), trainer.mean());
-            return Ok(TrainReport { iterations, finished: false, mean, digest: None });
-        }
-    }
-    finish(&trainer, command, &saved)
+    Ok(trainer)
 }
 
-fn lengths_for(time: Duration, iteration_time: Duration) -> (u32, u32) {
-    let whole = time.as_secs_f64() / iteration_time.as_secs_f64().max(1e-4);
-    let steady = (whole * STEADY_SHARE / STEADY_COST) as u32;
-    (((whole * (1.0 - STEADY_SHARE)) as u32).max(TIMED), steady)
-}
-
-fn write_preview(trainer: &Trainer, preview: Option<&Photo>) -> Result<Option<PathBuf>, TrainError> {
+fn write_preview(trainer: &Trainer, preview: Option<&Photo>) -> Option<Result<PathBuf, String>> {
     let config = &trainer.config;
     let due = config.preview_every > 0 && trainer.iteration().is_multiple_of(config.preview_every);
-    let Some(photo) = preview.filter(|_| due) else { return Ok(None) };
-    let styled = trainer.learner.preview(&photo.to_tensor()?)?.detach();
+    let photo = preview.filter(|_| due)?;
     let path = config.out.with_extension(format!("{:06}.png", trainer.iteration()));
-    Photo::write(&styled, &path)?;
-    Ok(Some(path))
+    let styled = photo.to_tensor().and_then(|photo| trainer.learner.preview(&photo));
+    let written = styled.and_then(|styled| Photo::write(&styled.detach(), &path));
+    Some(written.map(|()| path).map_err(|error| error.to_string()))
 }
 
-fn finish(trainer: &Trainer, command: &str, saved: &std::path::Path) -> Result<TrainReport, TrainError> {
+fn finish(
+    trainer: &Trainer,
+    (main, steady): (u32, u32),
+    command: &str,
+    saved: &Path,
+) -> Result<TrainReport, TrainError> {
     let config = &trainer.config;
-    let file_name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let file_name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let card = json!({
         "name": config.name,
         "any": config.any,
         "painting": file_name(&config.style),
+        "style_blake3": trainer.style_digest(),
         "command": command,
         "seed": config.seed,
         "start_blake3": trainer.start(),
         "width": config.width,
         "crop": config.crop,
         "style_size": config.style_size,
+        "recipe": RECIPE,
         "iterations": trainer.iteration(),
+        "main_iterations": main,
+        "steady_iterations": steady,
+        "rate": config.rate,
+        "steady_rate": config.steady_rate,
+        "steady_noise": config.steady_noise,
+        "clip": config.clip,
         "weights": config.weights,
         "losses": trainer.mean(),
         "photos": trainer.photos().len(),

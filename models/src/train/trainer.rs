@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::adam::{Adam, scheduled_rate};
 use super::any_network::AnyNetwork;
 use super::config::{LossWeights, TrainConfig};
-use super::disturbance::Disturbance;
+use super::disturbance::{Disturbance, SHIFT_MAX};
 use super::error::TrainError;
 use super::export::import;
 use super::learner::{AnyLearner, Learner, Lesson, PaintingLearner, Studio};
@@ -26,8 +26,8 @@ const TYPICAL_STREAM: u64 = u64::MAX - 1;
 const FLAT_VARIATION: f32 = 1e-7;
 /// So many flat pictures in a row are no chance.
 const FLAT_VIEWS_MAX: u32 = 8;
-/// Largest shift of the steadying stage, pixels.
-const SHIFT_MAX: i32 = 7;
+/// So many overflowed gradients in a row will not come back.
+const LOST_STEPS_MAX: u32 = 8;
 
 /// The terms of one iteration's loss, unweighted, and their weighted sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,9 @@ pub struct Trainer {
     pub(super) iteration: u32,
     pub(super) mean: Losses,
     /// Pictures in a row that came out flat.
-    flat_views: u32,
+    pub(super) flat_views: u32,
+    /// Steps in a row that were lost to a gradient that was not finite.
+    pub(super) lost_steps: u32,
     features: FeatureNetwork,
     photos: PhotoSet,
     content_floor: f32,
@@ -87,6 +89,7 @@ impl Trainer {
         photos: PhotoSet,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        let config = config.for_features(features.levels());
         let network = TransformerNetwork::new(config.width, config.seed)?;
         let learner = PaintingLearner::new(network, &features, painting, config.weights.style_levels.len())?;
         Self::of(config, Box::new(learner), features, photos)
@@ -103,6 +106,7 @@ impl Trainer {
         photos: PhotoSet,
     ) -> Result<Self, TrainError> {
         config.check()?;
+        let config = config.for_features(features.levels());
         let learner = AnyLearner::new(AnyNetwork::new(config.width, config.seed)?, paintings);
         Self::of(config, Box::new(learner), features, photos)
     }
@@ -116,7 +120,7 @@ impl Trainer {
         let levels = config.weights.style_levels.len();
         if levels > features.levels() {
             return Err(TrainError::Config(format!(
-                "style levels: {levels} weights for features of {} levels",
+                "style levels: {levels} weights for features of {} levels; give as many, or none for all alike",
                 features.levels()
             )));
         }
@@ -130,6 +134,7 @@ impl Trainer {
             iteration: 0,
             mean,
             flat_views: 0,
+            lost_steps: 0,
             features,
             photos,
             content_floor,
@@ -155,6 +160,11 @@ impl Trainer {
     /// The network as trained so far: every variable with its name.
     pub fn variables(&self) -> &[(String, Var)] {
         self.learner.variables()
+    }
+
+    /// BLAKE3 of the painting's samples as trained on, or of the paintings' files, as hex.
+    pub fn style_digest(&self) -> &str {
+        self.learner.style_digest()
     }
 
     /// The feature network.
@@ -202,7 +212,15 @@ impl Trainer {
             return Err(TrainError::Collapsed { iteration: self.iteration });
         }
         let gradients = loss.backward()?;
-        self.adam.step(self.learner.variables(), &gradients, rate)?;
+        let norm = self.adam.step(self.learner.variables(), &gradients, rate)?;
+        self.lost_steps = if norm.is_finite() { 0 } else { self.lost_steps + 1 };
+        if self.lost_steps >= LOST_STEPS_MAX {
+            return Err(TrainError::Diverged { iteration: self.iteration });
+        }
+        if self.iteration == main {
+            // Until now there was no such term to take a mean of.
+            self.mean.steadiness = losses.steadiness;
+        }
         self.iteration += 1;
         losses.blend_into(&mut self.mean, (1.0 / self.iteration as f32).max(0.02));
         Ok(losses)
@@ -215,7 +233,7 @@ impl Trainer {
         let content = self.photos.render(&view, size, &Disturbance::default(), &mut random)?;
         let lesson = self.learner.lesson(self.studio(), &content, &mut random)?;
         let (styled, steadiness) = if is_steady {
-            let disturbance = Disturbance::draw(&mut random, SHIFT_MAX, self.config.steady_noise as f32);
+            let disturbance = Disturbance::draw(&mut random, self.config.steady_noise as f32);
             let moved = self.photos.render(&view, size, &disturbance, &mut random)?;
             let both = self.learner.stylize(&Tensor::cat(&[&content, &moved], 0)?, &lesson)?;
             let styled = both.narrow(0, 0, 1)?;
