@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+mod flight;
 mod hung;
 mod left;
 mod shown;
@@ -173,8 +174,7 @@ impl<'a> Pass<'a> {
             work.assemblers = 1;
             1
         } else {
-            // Enough that every scorer has a frame in hand and one to take next, and every open segment can hold one back.
-            work.nodes.len() * 2 + work.assemblers * 2
+            flight::frames(&work)
         };
         let credits = Credits::new(CreditLimit { items, bytes: work.frame_bytes.saturating_mul(items as u64) });
         let pool = Arc::new(Pool::new(PoolConfig::default(), Arc::clone(&work.clock)));
@@ -403,11 +403,9 @@ impl Pass<'_> {
         if done == 0 || self.work.order.alone().is_some() {
             return;
         }
-        let video = &self.work.source.video;
-        let seconds = self.work.segment_ticks as f64 * video.time_base.as_f64();
-        let frames = (seconds * video.average_frame_rate.as_f64()).clamp(1.0, f64::from(u32::MAX));
+        let frames = flight::segment_frames(&self.work);
         let each = (self.work.clock.now() - started) / u32::try_from(done).unwrap_or(u32::MAX);
-        self.packing.store(PackPolicy::default().wants_packs(frames as u32, each), Ordering::Relaxed);
+        self.packing.store(PackPolicy::default().wants_packs(frames, each), Ordering::Relaxed);
     }
 
     /// Turns a drain of the job into one of the stages: with packs everything stops now, without them the open segments are completed.

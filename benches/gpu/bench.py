@@ -15,6 +15,8 @@ import tempfile
 import threading
 import time
 
+from environment import OURS
+
 
 class Busy:
     """Samples the utilisation of a card while something else runs."""
@@ -47,7 +49,7 @@ class Busy:
 def score_alone(arguments, width, height, seconds=10):
     """Returns frames per second of scoring with its copies both ways, and nothing else."""
     command = [arguments.score_alone, arguments.device, arguments.weights, width, height]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=OURS) as process:
         # The first answer is of the call that warms up.
         process.stdout.readline()
         frames, begin = 0, time.perf_counter()
@@ -63,7 +65,8 @@ def score_alone(arguments, width, height, seconds=10):
 def encode_alone(clip, frames):
     """Returns frames per second of encoding as a job does: one thread a segment, as many at once as a job encodes."""
     at_once = max(2, min(16, os.cpu_count() // 2))
-    encode = ["ffmpeg", "-v", "error", "-i", clip, "-map", "0:v", "-c:v", "libx264", "-preset", "fast", "-crf", "18"]
+    encode = ["ffmpeg", "-v", "error", "-i", clip, "-map", "0:v", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18"]
+    encode += ["-x264-params", "rc-lookahead=10:sync-lookahead=0:lookahead-threads=1:open-gop=0"]
     encode += ["-threads", "1", "-f", "null", "-"]
     begin = time.perf_counter()
     for process in [subprocess.Popen(encode) for _ in range(at_once)]:
@@ -78,7 +81,7 @@ def whole_job(arguments, clip, folder, extra):
     command = [arguments.restyle, "run", clip, styled, "--style", arguments.weights, "--device", arguments.device, *extra]
     command += ["--work-dir", os.path.join(folder, "work"), "--json", "--overwrite", "--fresh"]
     with Busy(arguments.device) as busy:
-        lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=OURS).stdout.splitlines()
     events = [json.loads(line) for line in lines]
     fell_back = any(event.get("message", "").endswith(" instead") for event in events)
     return {**events[-1], "output": styled}, busy.share(), fell_back
@@ -110,7 +113,7 @@ def main():
     parser.add_argument("--weights", required=True, help="a style of the published widths")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--job-size", default="1920x1080", help="size of the clip of the whole job")
-    parser.add_argument("--job-seconds", type=int, default=20, help="length of that clip")
+    parser.add_argument("--job-seconds", type=int, default=120, help="length of that clip")
     parser.add_argument("--only", choices=["network", "job"], help="one half of the figures")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

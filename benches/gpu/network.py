@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import torch
+from environment import OURS
 from safetensors.torch import load_file
 
 SIZES = [(256, 256, 8), (1280, 720, 1), (1920, 1080, 1), (3840, 2160, 1)]
@@ -118,7 +119,8 @@ def ours(arguments, frames, precision, folder):
     frames.tofile(source)
     images, _, height, width = frames.shape
     command = [arguments.program, arguments.device, arguments.weights, width, height, images, precision, source, output]
-    report = json.loads(subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout)
+    run = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=OURS)
+    report = json.loads(run.stdout)
     size = (images, 3, -(-height // 4) * 4, -(-width // 4) * 4)
     return report, np.fromfile(output, np.float32).reshape(size)
 
@@ -135,6 +137,7 @@ def floor_ms(card, width, height):
 
 def bench_network(arguments, folder):
     """Every size beside both peers, then the layers of 1080p."""
+    torch.cuda.set_device(arguments.device)
     network = on_card(arguments.weights)
     print("| size x pictures | | fps | of the floor | over torch.compile | PSNR to f32, dB |\n|---|---|---|---|---|---|")
     reports = [bench_size(arguments, network, *size, folder) for size in SIZES]

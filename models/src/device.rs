@@ -40,7 +40,7 @@ impl DeviceChoice {
         match self {
             Self::Cpu => Ok(()),
             Self::Cuda(ordinal) => check_cuda(ordinal),
-            Self::CudaAll => check_cuda(0),
+            Self::CudaAll => check_cuda(first_cuda()),
         }
     }
 
@@ -104,6 +104,11 @@ fn cuda_devices() -> Vec<(usize, String)> {
     Vec::new()
 }
 
+/// The card that speaks for all of [`DeviceChoice::CudaAll`]: older ones before it are passed over.
+fn first_cuda() -> usize {
+    cuda_devices().first().map_or(0, |(ordinal, _)| *ordinal)
+}
+
 /// Says for people what this build can do with CUDA on this machine.
 pub fn describe_cuda() -> String {
     let cards: Vec<String> =
@@ -128,7 +133,7 @@ pub fn numeric_class(device: DeviceChoice) -> String {
     match device {
         DeviceChoice::Cpu => format!("cpu f32 {}", cpu_kernels()),
         DeviceChoice::Cuda(ordinal) => format!("cuda bf16 {}", cuda_class(ordinal)),
-        DeviceChoice::CudaAll => format!("cuda bf16 {}", cuda_class(0)),
+        DeviceChoice::CudaAll => format!("cuda bf16 {}", cuda_class(first_cuda())),
     }
 }
 

@@ -150,22 +150,25 @@ impl Mix {
         Self { models, controls, source: planes(), part: planes(), mixed: planes() }
     }
 
-    fn mix_one(&mut self, picture: &Picture, options: &StylizeOptions) -> Result<Picture, ModelError> {
+    /// Mixes what the parts made of a picture.
+    fn mix_one<'a>(
+        &mut self,
+        picture: &Picture,
+        styled: impl Iterator<Item = (&'a Picture, f32)>,
+        output: PixelFormat,
+    ) -> Result<Picture, ModelError> {
         to_rgb(picture, &mut self.source)?;
         self.mixed.reshape(self.source.width, self.source.height);
         self.mixed.planes.iter_mut().for_each(|plane| plane.fill(0.0));
-        let part_options = of_parts(options);
-        for (model, share) in &mut self.models {
-            for styled in model.stylize(&[picture], &part_options)? {
-                to_rgb(&styled, &mut self.part)?;
-                add_scaled(&mut self.mixed, &self.part, *share);
-            }
+        for (styled, share) in styled {
+            to_rgb(styled, &mut self.part)?;
+            add_scaled(&mut self.mixed, &self.part, share);
         }
         if self.controls.preserve_color {
             keep_color(&mut self.mixed, &self.source);
         }
         fade(&mut self.mixed, &self.source, self.controls.strength);
-        from_rgb(&self.mixed, options.output, picture.width, picture.height)
+        from_rgb(&self.mixed, output, picture.width, picture.height)
     }
 }
 
@@ -176,14 +179,20 @@ fn of_parts(options: &StylizeOptions) -> StylizeOptions {
 
 impl StyleModel for Mix {
     fn make_room(&mut self, shape: PictureShape, options: &StylizeOptions) -> Result<usize, ModelError> {
-        self.models.iter_mut().try_for_each(|(model, _)| model.make_room(shape, &of_parts(options)).map(|_| ()))?;
-        Ok(1)
+        let rooms = self.models.iter_mut().map(|(model, _)| model.make_room(shape, &of_parts(options)));
+        Ok(rooms.collect::<Result<Vec<_>, _>>()?.into_iter().min().unwrap_or(1))
     }
 
     fn stylize(&mut self, pictures: &[&Picture], options: &StylizeOptions) -> Result<Vec<Picture>, ModelError> {
         options.output.validate()?;
         crate::style::check_equal_shapes(pictures)?;
-        pictures.iter().map(|picture| self.mix_one(picture, options)).collect()
+        let part_options = of_parts(options);
+        let parts = self.models.iter_mut().map(|(model, share)| Ok((model.stylize(pictures, &part_options)?, *share)));
+        let parts = parts.collect::<Result<Vec<_>, ModelError>>()?;
+        let mix = |(at, picture): (usize, &&Picture)| {
+            self.mix_one(picture, parts.iter().map(|(styled, share)| (&styled[at], *share)), options.output)
+        };
+        pictures.iter().enumerate().map(mix).collect()
     }
 }
 

@@ -18,8 +18,21 @@ use candle_core::cuda_backend::cudarc::driver::{
     PushKernelArg, result,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What NVRTC made of a module for a capability, by both: compiling takes longer than anything else that opening a card does, and
+/// every job, and every scorer that is restarted, needs the same.
+static COMPILED: Mutex<BTreeMap<(u32, String), Arc<str>>> = Mutex::new(BTreeMap::new());
+
+/// Held while a graph is captured and while a card is opened or closed: both of the latter synchronise with the whole card, which
+/// spoils a capture of any other thread.
+static CAPTURE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    CAPTURE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A CUDA device as the driver describes it, without a context on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +90,8 @@ fn card(ordinal: i32) -> Result<Card, DriverError> {
     })
 }
 
+/// The least that is allocated, on the card and beside it alike: what is copied whole must fit.
+const LEAST_BYTES: usize = 16;
 /// The least compute capability: tensor cores with bfloat16 and copies in the background came with Ampere.
 pub const CAPABILITY_MIN: u32 = 80;
 
@@ -112,9 +127,20 @@ struct Step {
 /// An open card, used by the thread that opened it.
 pub struct Machine {
     card: Card,
-    device: CudaDevice,
+    device: ManuallyDrop<CudaDevice>,
     compute: Arc<CudaStream>,
-    compiled: HashMap<String, String>,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.compute.synchronize().is_err() {
+            // Closing the libraries of a context that answers no more would panic; it is left to the end of the process.
+            return;
+        }
+        let _alone = alone();
+        // SAFETY: it is dropped here and nowhere else, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.device) };
+    }
 }
 
 impl Machine {
@@ -124,6 +150,7 @@ impl Machine {
     /// `Device` where there is no such card or it is too old.
     pub fn open(ordinal: usize) -> Result<Self, ModelError> {
         let card = Self::find(ordinal)?;
+        let _alone = alone();
         let device = CudaDevice::new_with_stream(ordinal)
             .map_err(|error| ModelError::Device(format!("device cuda:{ordinal} cannot be opened: {error}")))?;
         Ok(Self::with(card, device))
@@ -143,7 +170,7 @@ impl Machine {
         // as long as the work that names it.
         unsafe { device.disable_event_tracking() };
         let compute = device.cuda_stream();
-        Self { card, device, compute, compiled: HashMap::new() }
+        Self { card, device: ManuallyDrop::new(device), compute }
     }
 
     /// Finds a card that can be used, without opening it.
@@ -207,7 +234,7 @@ impl Machine {
     /// `DeviceFull` where there is not enough, `DeviceLost` where the card does not answer.
     pub fn allocate(&self, bytes: usize) -> Result<CudaSlice<u8>, ModelError> {
         // SAFETY: programs write every value before they read it, whatever was in memory before.
-        unsafe { self.compute.alloc(bytes.max(16)) }.map_err(lost)
+        unsafe { self.compute.alloc(bytes.max(LEAST_BYTES)) }.map_err(lost)
     }
 
     /// Allocates memory that holds a copy of `bytes`.
@@ -256,7 +283,7 @@ impl Machine {
     /// `DeviceFull` where the driver has none to give, `DeviceLost` where it refuses otherwise.
     pub fn pinned(&self, bytes: usize) -> Result<PinnedHostSlice<u8>, ModelError> {
         // SAFETY: frames are written into it before it is copied, or the card writes it before it is read.
-        unsafe { self.compute.context().alloc_pinned_with_flags(bytes.max(1), 0) }.map_err(lost)
+        unsafe { self.compute.context().alloc_pinned_with_flags(bytes.max(LEAST_BYTES), 0) }.map_err(lost)
     }
 
     /// Compiles what a program needs and fixes its addresses; the launches become one graph.
@@ -264,7 +291,7 @@ impl Machine {
     /// # Errors
     /// `Device` where a kernel does not compile, `DeviceFull` where there is no room for the graph, `DeviceLost` where the card
     /// does not answer.
-    pub fn load(&mut self, program: &Program, memory: &dyn Fn(Buffer) -> u64) -> Result<Loaded, ModelError> {
+    pub fn load(&self, program: &Program, memory: &dyn Fn(Buffer) -> u64) -> Result<Loaded, ModelError> {
         let functions =
             program.kernels.iter().map(|kernel| self.function(kernel)).collect::<Result<Vec<_>, ModelError>>()?;
         let steps = program
@@ -305,18 +332,25 @@ impl Machine {
         })
     }
 
-    fn function(&mut self, kernel: &Kernel) -> Result<CudaFunction, ModelError> {
-        let module = kernel.module();
-        if !self.compiled.contains_key(&module) {
-            let ptx = compile(kernel, self.card.capability)?;
-            self.compiled.insert(module.clone(), ptx);
-        }
+    fn function(&self, kernel: &Kernel) -> Result<CudaFunction, ModelError> {
         let function = self
             .device
-            .get_or_load_custom_func(kernel.entry, &module, &self.compiled[&module])
+            .get_or_load_custom_func(kernel.entry, &kernel.module(), &compiled(kernel, self.card.capability)?)
             .map_err(|error| ModelError::Device(format!("kernel {} cannot be loaded: {error}", kernel.entry)))?;
         Ok(function.into_cuda_function())
     }
+}
+
+/// Returns a kernel's PTX, compiled once in a process.
+fn compiled(kernel: &Kernel, capability: u32) -> Result<Arc<str>, ModelError> {
+    let key = (capability, kernel.module());
+    let known = || COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ptx) = known().get(&key) {
+        return Ok(Arc::clone(ptx));
+    }
+    let ptx: Arc<str> = compile(kernel, capability)?.into();
+    known().insert(key, Arc::clone(&ptx));
+    Ok(ptx)
 }
 
 /// Compiles a kernel to PTX for a compute capability; needs NVRTC, no card.
@@ -347,6 +381,11 @@ pub fn lost(error: DriverError) -> ModelError {
         );
     }
     ModelError::DeviceLost(format!("the CUDA device was lost: {}; run the same command again to go on", reason(error)))
+}
+
+fn is_spoiled(error: DriverError) -> bool {
+    use cudaError_enum::{CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED};
+    [CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED].contains(&error.0)
 }
 
 /// A program ready to be launched. The memory that it names must outlive it.
@@ -403,10 +442,15 @@ impl Loaded {
     }
 
     fn capture(&self) -> Result<Option<CudaGraph>, ModelError> {
+        let _alone = alone();
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.stream.begin_capture(mode).map_err(lost)?;
         let enqueued = self.steps.iter().try_for_each(|step| self.enqueue(step));
-        let graph = self.stream.end_capture(CUgraphInstantiate_flags(0)).map_err(lost)?;
+        let graph = match self.stream.end_capture(CUgraphInstantiate_flags(0)) {
+            // Someone else's library synchronised with the card. That is no lost card: launches go step by step.
+            Err(error) if is_spoiled(error) => return Ok(None),
+            ended => ended.map_err(lost)?,
+        };
         enqueued?;
         if let Some(graph) = &graph {
             graph.upload().map_err(lost)?;

@@ -152,7 +152,7 @@ impl CudaStyle {
 
 impl Rig {
     /// Measures what is free and takes a share of it, graphs of whole groups included.
-    fn take(&mut self, job: Job, share: Share) -> Result<Ready, ModelError> {
+    fn take(&self, job: Job, share: Share) -> Result<Ready, ModelError> {
         let framed = Framed::plan(&self.network, &job);
         if framed.program.oversized {
             let (width, height) = job.scored;
@@ -183,7 +183,10 @@ impl Rig {
         // Memory comes in the order of the compute stream, and the other streams are to use it too.
         self.machine.compute().synchronize().map_err(lost)?;
         let mut ready = Ready { job, work, slots, programs: HashMap::new() };
-        (0..share.slots).try_for_each(|slot| self.load(&mut ready, slot, job.images))?;
+        // Of every group that may come, the last and smaller ones included: nothing is taken in mid-job.
+        for images in std::iter::successors(Some(job.images), |images| (*images > 1).then_some(images / 2)) {
+            (0..share.slots).try_for_each(|slot| self.load(&mut ready, slot, images))?;
+        }
         Ok(ready)
     }
 
@@ -198,11 +201,8 @@ impl Rig {
         })
     }
 
-    /// Makes the graph of so many pictures on a slot, where there is none yet.
-    fn load(&mut self, ready: &mut Ready, slot: usize, images: usize) -> Result<(), ModelError> {
-        if ready.programs.contains_key(&(slot, images)) {
-            return Ok(());
-        }
+    /// Makes the graph of so many pictures on a slot.
+    fn load(&self, ready: &mut Ready, slot: usize, images: usize) -> Result<(), ModelError> {
         let framed = Framed::plan(&self.network, &Job { images, ..ready.job });
         let (work, place) = (&ready.work, &ready.slots[slot]);
         let memory = |buffer| match buffer {
@@ -217,15 +217,14 @@ impl Rig {
     }
 
     /// Enqueues a group on a slot that is free.
-    fn begin(&mut self, ready: &mut Ready, slot: usize, pictures: &[&Picture]) -> Result<(), ModelError> {
+    fn begin(&self, ready: &mut Ready, slot: usize, pictures: &[&Picture]) -> Result<(), ModelError> {
         // Fewer pictures than a group: the smallest power of two that holds them, so that graphs stay few.
         let images = pictures.len().next_power_of_two().min(ready.job.images);
-        self.load(ready, slot, images)?;
         let place = &mut ready.slots[slot];
         fill(place.to_card.as_mut_slice().map_err(lost)?, pictures);
         self.upload.memcpy_htod(&place.to_card, &mut place.input).map_err(lost)?;
         self.machine.compute().join(&self.upload).map_err(lost)?;
-        ready.programs.get_mut(&(slot, images)).expect("just made").launch()?;
+        ready.programs.get_mut(&(slot, images)).expect("loaded with the memory").launch()?;
         self.download.join(self.machine.compute()).map_err(lost)?;
         self.download.memcpy_dtoh(&place.output, &mut place.from_card).map_err(lost)?;
         place.under_way = Some((self.download.record_event(None).map_err(lost)?, pictures.len()));
