@@ -167,7 +167,7 @@ pub(crate) enum Workers {
     Count(usize),
 }
 
-fn parse_share(said: &str) -> Result<f32, String> {
+pub(super) fn parse_share(said: &str) -> Result<f32, String> {
     said.parse()
         .ok()
         .filter(|share| (0.0..=1.0).contains(share))

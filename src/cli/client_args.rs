@@ -1,5 +1,6 @@
 //! Arguments of the verbs that ask a running service.
 
+use super::args::parse_share;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -45,6 +46,12 @@ pub(crate) struct SubmitArgs {
     /// Score at this width in pixels
     #[arg(long, value_name = "WIDTH")]
     pub(crate) size: Option<u32>,
+    /// Share of the style in the result, 0 (the source) to 1 [default: the route's]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true, value_parser = parse_share)]
+    pub(crate) strength: Option<f32>,
+    /// Keep the source's colours: only light and dark come from the style
+    #[arg(long)]
+    pub(crate) preserve_color: bool,
     /// Wait for the job's end; the exit code is the job's
     #[arg(long)]
     pub(crate) wait: bool,

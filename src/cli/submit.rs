@@ -4,6 +4,7 @@ use super::client::{Client, escaped};
 use super::client_args::SubmitArgs;
 use super::{output, remote_jobs};
 use crate::error::{Error, ErrorKind};
+use crate::serve::OptionsRequest;
 use restyle_engine::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -31,7 +32,7 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<(), Error> {
         ("style", args.style.clone().map(Value::from)),
         ("output", args.output.clone().map(Value::from)),
         ("priority", args.priority.map(Value::from)),
-        ("options", args.size.map(|size| json!({"size": size}))),
+        ("options", options(args)),
     ];
     let mut request = json!({"input": key});
     for (name, value) in wanted {
@@ -45,6 +46,18 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<(), Error> {
     }
     remote_jobs::show(&job, args.json)?;
     if args.wait { remote_jobs::verdict(&job) } else { Ok(()) }
+}
+
+/// What the result is like, where anything of it was said; the rest is the route's.
+fn options(args: &SubmitArgs) -> Option<Value> {
+    let options = OptionsRequest {
+        size: args.size,
+        strength: args.strength,
+        // A flag that is not given says nothing: the route may say true.
+        preserve_color: args.preserve_color.then_some(true),
+        ..OptionsRequest::default()
+    };
+    (options != OptionsRequest::default()).then(|| json!(options))
 }
 
 fn only_route(client: &Client) -> Result<String, Error> {

@@ -36,6 +36,13 @@ pub struct OptionsRequest {
     /// Width in pixels at which frames are scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u32>,
+    /// Share of the style in the result, 0 (the source) to 1; 1 where nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1)]
+    pub strength: Option<f32>,
+    /// Whether the source's colours stay and only light and dark come from the style.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preserve_color: Option<bool>,
     /// Video codec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codec: Option<String>,
@@ -56,6 +63,8 @@ impl OptionsRequest {
     pub fn or(self, below: &Self) -> Self {
         Self {
             size: self.size.or(below.size),
+            strength: self.strength.or(below.strength),
+            preserve_color: self.preserve_color.or(below.preserve_color),
             codec: self.codec.or_else(|| below.codec.clone()),
             crf: self.crf.or(below.crf),
             preset: self.preset.or_else(|| below.preset.clone()),
@@ -68,7 +77,7 @@ impl OptionsRequest {
     /// # Errors
     /// A [`super::ServiceErrorKind::Invalid`] naming the value.
     pub fn check(&self) -> Result<(), super::ServiceError> {
-        let raw = crate::config::RawConfig { size: self.size, ..Default::default() };
+        let raw = crate::config::RawConfig { size: self.size, strength: self.strength, ..Default::default() };
         raw.check().map_err(|e| super::ServiceError::invalid(e.to_string()))?;
         if self.crf.is_some_and(|crf| !(0.0..=63.0).contains(&crf)) {
             return Err(super::ServiceError::invalid("crf is out of range, expected 0 to 63"));
@@ -92,6 +101,8 @@ impl OptionsRequest {
             tenant,
             style: Some(style),
             size: self.size,
+            strength: self.strength,
+            preserve_color: self.preserve_color.unwrap_or(false),
             codec: self.codec.clone(),
             crf: self.crf,
             preset: self.preset.clone(),
@@ -368,5 +379,43 @@ mod tests {
     fn requests_name_no_unknown_field() {
         let refused = serde_json::from_str::<JobRequest>(r#"{"input":"a.mp4","weights":"/etc/passwd"}"#);
         assert!(refused.unwrap_err().to_string().contains("weights"));
+    }
+
+    fn options(text: &str) -> OptionsRequest {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_a_request_leaves_out_is_the_routes() {
+        let route = options("size = 320\nstrength = 0.5\npreserve_color = true");
+        assert_eq!(OptionsRequest::default().or(&route), route);
+        let merged = options("strength = 1.0\npreserve_color = false").or(&route);
+        assert_eq!((merged.size, merged.strength, merged.preserve_color), (Some(320), Some(1.0), Some(false)));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        for (text, named) in [
+            ("strength = 1.5", "strength is 1.5, expected 0 to 1"),
+            ("strength = -0.1", "strength is -0.1, expected 0 to 1"),
+            ("strength = nan", "strength is NaN, expected 0 to 1"),
+            ("size = 1", "size is 1, expected"),
+            ("crf = 64.0", "crf is out of range, expected 0 to 63"),
+        ] {
+            let error = options(text).check().unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
+        for text in ["", "strength = 0.0", "strength = 1.0\npreserve_color = true"] {
+            assert!(options(text).check().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_pipeline_gets_what_was_said_and_nothing_else() {
+        let of = |text: &str| options(text).job_options("udnie".into(), &Tenant::default());
+        let plain = of("");
+        assert_eq!((plain.style.as_deref(), plain.strength, plain.preserve_color), (Some("udnie"), None, false));
+        let said = of("strength = 0.25\npreserve_color = true");
+        assert_eq!((said.strength, said.preserve_color), (Some(0.25), true));
     }
 }

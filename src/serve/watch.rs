@@ -25,6 +25,8 @@ pub(super) use wake::Waker;
 
 /// How long an object must stay as it is before it counts as complete; stores show objects whole, files grow.
 const SETTLE: Duration = Duration::from_secs(1);
+/// What a sidecar file may set, for messages.
+const SIDECAR_KEYS: &str = "size, strength, preserve_color, codec, crf, preset and conceal";
 /// Largest sidecar file that is read.
 const SIDECAR_BYTES_MAX: u64 = 16 << 10;
 
@@ -211,7 +213,7 @@ impl Watch {
         let text = String::from_utf8(bytes).map_err(|_| format!("{name} is not text"))?;
         let options: OptionsRequest = toml::from_str(&text).map_err(|e| {
             let why = e.message().lines().next().unwrap_or_default().to_owned();
-            format!("{name}: {why}; a sidecar file sets size, codec, crf, preset and conceal only")
+            format!("{name}: {why}; a sidecar file sets {SIDECAR_KEYS} only")
         })?;
         options.check().map_err(|e| format!("{name}: {e}"))?;
         Ok(options)

@@ -1,7 +1,7 @@
 //! Jobs over HTTP: creating, looking at, steering.
 
 use crate::bench::Bench;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn a_job_is_created_once_runs_and_is_told_of_everywhere() {
@@ -35,6 +35,41 @@ fn a_job_is_created_once_runs_and_is_told_of_everywhere() {
     let styles = bench.get("/v1/styles").json();
     assert!(styles.as_array().unwrap().iter().any(|style| style["name"] == "starry-night"), "{styles}");
     assert_eq!(bench.get("/v1/me").json()["name"], "local");
+}
+
+/// Runs a job to its end and returns the pipeline's id of it and the digest of its output, which is the same file every time.
+fn made(bench: &Bench, id: &str, mut request: Value) -> (String, String) {
+    (request["input"], request["output"]) = (json!("clip.mp4"), json!("out.mp4"));
+    let answer = bench.put_json(&format!("/v1/jobs/{id}"), &request);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let job = bench.wait_for(id, &["finished", "failed"]);
+    assert_eq!(job["state"], "finished", "{job}");
+    let report = bench.get(&format!("/v1/jobs/{id}/report")).json();
+    (job["job"].as_str().unwrap().to_owned(), report["blake3"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn how_much_of_a_style_and_whose_colours_make_another_job() {
+    let bench = Bench::start("", "");
+    bench.clip("clip.mp4", 5);
+    let plain = made(&bench, "plain", json!({}));
+    let said = made(&bench, "said", json!({"options": {"strength": 1, "preserve_color": false}}));
+    assert_eq!(plain, said, "what changes nothing is the same job");
+    let mut seen = vec![plain];
+    for (id, options) in [
+        ("source", json!({"strength": 0})),
+        ("half", json!({"strength": 0.5})),
+        ("colours", json!({"preserve_color": true})),
+        ("both", json!({"strength": 0.5, "preserve_color": true})),
+    ] {
+        let other = made(&bench, id, json!({"options": options}));
+        let is_new = |(job, digest): &(String, String)| *job != other.0 && *digest != other.1;
+        assert!(seen.iter().all(is_new), "{id} changed nothing: {other:?} {seen:?}");
+        seen.push(other);
+    }
+    let refused = bench.put_json("/v1/jobs/far", &json!({"input": "clip.mp4", "options": {"strength": 1.5}}));
+    assert_eq!(refused.problem(400), "invalid", "{}", refused.text());
+    assert!(refused.text().contains("strength is 1.5, expected 0 to 1"), "{}", refused.text());
 }
 
 #[test]
@@ -175,6 +210,11 @@ fn requests_that_make_no_sense_are_told_so() {
         (json!({"input": "clip.mp4", "style": "/etc/passwd"}), 400),
         (json!({"input": "clip.mp4", "colour": "red"}), 400),
         (json!({"input": "clip.mp4", "options": {"size": 1}}), 400),
+        (json!({"input": "clip.mp4", "options": {"strength": 1.01}}), 400),
+        (json!({"input": "clip.mp4", "options": {"strength": -1}}), 400),
+        (json!({"input": "clip.mp4", "options": {"strength": 1e39}}), 400),
+        (json!({"input": "clip.mp4", "options": {"strength": "half"}}), 400),
+        (json!({"input": "clip.mp4", "options": {"preserve_color": 1}}), 400),
         (json!({"input": "clip.mp4", "output": "clip.txt"}), 400),
         (json!({"input": "/etc/passwd"}), 400),
         (json!({"input": "../in/clip.mp4"}), 400),

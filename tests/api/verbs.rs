@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, Tokens};
 use crate::support::restyle;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::process::Command;
 
 /// The command without a token or a server of the surroundings.
@@ -93,6 +93,23 @@ fn jobs_and_nodes_are_steered() {
     assert_eq!(ask(&["cancel", "first"]).0, 0);
     let (code, _, err) = ask(&["submit", "long.mp4", "--id", "first", "--wait"]);
     assert!(code == 75 && err.contains("cancelled"), "{code} {err}");
+}
+
+#[test]
+fn what_the_result_is_like_is_said_with_the_job() {
+    let bench = Bench::start("", "");
+    bench.clip("clip.mp4", 4);
+    let server = url(&bench);
+    let ask = |args: &[&str]| told(verb(args).args(["--server", &server]));
+    let (code, _, err) =
+        ask(&["submit", "clip.mp4", "--id", "one", "--size", "48", "--strength", "0.6", "--preserve-color"]);
+    assert_eq!(code, 0, "{err}");
+    // Under this id nothing else is accepted.
+    let request = json!({"input": "clip.mp4", "options": {"size": 48, "strength": 0.6, "preserve_color": true}});
+    let same = bench.put_json("/v1/jobs/one", &request);
+    assert_eq!(same.status, 200, "{}", same.text());
+    let (code, _, err) = ask(&["submit", "clip.mp4", "--strength", "1.5"]);
+    assert!(code == 2 && err.contains("expected a number from 0 to 1"), "{code} {err}");
 }
 
 #[test]

@@ -124,18 +124,21 @@ fn a_sidecar_sets_options_and_never_a_style() {
     let site = Site::new(4);
     std::fs::create_dir_all(site.path("in")).unwrap();
     std::fs::write(site.path("in/bad.mp4.restyle.toml"), "style = \"/etc/passwd\"\n").unwrap();
-    std::fs::write(site.path("in/good.mp4.restyle.toml"), "size = 32\nconceal = true\n").unwrap();
+    std::fs::write(site.path("in/far.mp4.restyle.toml"), "strength = 1.5\n").unwrap();
+    let good = "size = 32\nstrength = 0.5\npreserve_color = true\nconceal = true\n";
+    std::fs::write(site.path("in/good.mp4.restyle.toml"), good).unwrap();
     let service = start(&site, ROUTE);
-    site.drop_clip("in/bad.mp4");
-    site.drop_clip("in/good.mp4");
+    ["in/bad.mp4", "in/far.mp4", "in/good.mp4"].iter().for_each(|name| site.drop_clip(name));
     let jobs = until(&|| "no jobs".into(), || {
         let jobs = service.list(&Scope::All, &JobFilter::default()).jobs;
-        (jobs.len() == 2 && jobs.iter().all(|j| j.state.is_ended())).then_some(jobs)
+        (jobs.len() == 3 && jobs.iter().all(|j| j.state.is_ended())).then_some(jobs)
     });
     let of = |name: &str| jobs.iter().find(|j| j.input.as_str() == name).unwrap();
     let error = of("bad.mp4").error.clone().unwrap();
     assert_eq!((of("bad.mp4").state, error.kind.as_str()), (JobState::Failed, "configuration"));
     assert!(error.message.contains("style") && !error.message.contains("passwd"), "{}", error.message);
+    let error = of("far.mp4").error.clone().unwrap();
+    assert!(error.message.contains("strength is 1.5, expected 0 to 1"), "{}", error.message);
     assert_eq!(of("good.mp4").state, JobState::Finished, "{:?}", of("good.mp4").error);
     assert!(!site.path("out/bad.tiny.mp4").exists() && site.path("out/good.tiny.mp4").exists());
 }
