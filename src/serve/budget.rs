@@ -6,9 +6,10 @@
 use super::config::ServeConfig;
 use super::entry::Entry;
 use super::ident::RouteName;
-use super::job::JobState;
+use super::job::{Accepted, JobState};
 use super::memory;
 use super::service::Inner;
+use super::view::EngineView;
 use restyle_engine::supervise::{NodeObservation, NodePhase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +25,9 @@ const NODE_BYTES: u64 = 32 << 20;
 const SCORED_PIXEL_BYTES: u64 = 220;
 /// What it holds a pixel of the picture: decoded and scored frames on their way, in bytes.
 const PICTURE_PIXEL_BYTES: u64 = 40;
+/// What it holds beyond that where pictures are mixed, in bytes: source, part and sum in three planes of floats each, and
+/// the part at 16 bits.
+const MIXED_PIXEL_BYTES: u64 = 3 * 3 * 4 + 3 * 2;
 
 /// What one job could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,12 +90,7 @@ fn need(config: &ServeConfig, entry: &Entry) -> Need {
     let route = state.record.accepted.route.clone();
     let found = config.route(&route);
     let (min, max) = found.map_or((1, None), |r| (r.nodes_min, r.nodes_max));
-    let node_bytes = state.live.engine.as_ref().map(|engine| {
-        let picture = u64::from(engine.width) * u64::from(engine.height);
-        let width = state.record.accepted.options.size.map_or(u64::from(engine.width), u64::from);
-        let scored = width * width * u64::from(engine.height) / u64::from(engine.width.max(1));
-        NODE_BYTES + scored * SCORED_PIXEL_BYTES + picture * PICTURE_PIXEL_BYTES
-    });
+    let node_bytes = state.live.engine.as_ref().map(|engine| scorer_bytes(engine, &state.record.accepted));
     // Until it is known what its pictures need, one has to do.
     let built = if node_bytes.is_some() { state.live.built } else { 1 };
     let (control, route_max) = (state.live.control.clone(), max.unwrap_or(config.nodes.max).max(1));
@@ -99,6 +98,15 @@ fn need(config: &ServeConfig, entry: &Entry) -> Need {
     let works = |node: &&NodeObservation| matches!(node.phase, NodePhase::Working | NodePhase::Paused);
     let have = control.map_or(0, |control| control.nodes().iter().filter(works).count());
     Need { route, min, built, route_max, node_bytes, have }
+}
+
+/// What one scorer of a job holds.
+fn scorer_bytes(engine: &EngineView, accepted: &Accepted) -> u64 {
+    let picture = u64::from(engine.width) * u64::from(engine.height);
+    let width = accepted.options.size.map_or(u64::from(engine.width), u64::from);
+    let scored = width * width * u64::from(engine.height) / u64::from(engine.width.max(1));
+    let mixed = if accepted.options.mixes() { MIXED_PIXEL_BYTES } else { 0 };
+    NODE_BYTES + scored * SCORED_PIXEL_BYTES + picture * (PICTURE_PIXEL_BYTES + mixed)
 }
 
 /// One node each, then everybody's minimum, then the rest by turns; nobody is left with none.
@@ -169,6 +177,17 @@ mod tests {
         assert_eq!(fit(0), [1, 2], "one each, whatever happens");
         let unknown = [Need { node_bytes: None, ..need("r", 1, 8, 8) }];
         assert_eq!(fitting(&unknown, vec![4], |_| 0, 0), [4]);
+    }
+
+    #[test]
+    fn mixing_takes_memory_of_its_own() {
+        let engine = EngineView { device: "cpu".into(), encoder: "x".into(), width: 100, height: 10, workers: 1 };
+        let mut accepted = crate::serve::journal::tests::accepted("t", "r", "one");
+        let plain = scorer_bytes(&engine, &accepted);
+        accepted.options.strength = Some(1.0);
+        assert_eq!(scorer_bytes(&engine, &accepted), plain, "a whole style is not mixed with anything");
+        accepted.options.strength = Some(0.5);
+        assert_eq!(scorer_bytes(&engine, &accepted), plain + 1000 * MIXED_PIXEL_BYTES);
     }
 
     #[test]

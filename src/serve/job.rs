@@ -93,6 +93,11 @@ impl OptionsRequest {
         Ok(())
     }
 
+    /// Whether stylized pictures are mixed with the source's, which takes memory of its own.
+    pub(super) fn mixes(&self) -> bool {
+        self.strength.is_some_and(|strength| strength != 1.0) || self.preserve_color == Some(true)
+    }
+
     /// Returns them as the pipeline takes them.
     pub(super) fn job_options(&self, style: String, tenant: &Tenant) -> JobOptions {
         // The default tenant's jobs are those of the command line.
