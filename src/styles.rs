@@ -61,8 +61,8 @@ impl Style {
     }
 }
 
-/// Splits `name:share`; the name may hold colons itself.
-fn share_of(part: &str) -> Option<(&str, f32)> {
+/// Splits `name:share`, the share a number above 0; the name may hold colons itself.
+pub(crate) fn share_of(part: &str) -> Option<(&str, f32)> {
     let (name, share) = part.trim().rsplit_once(':')?;
     let share: f32 = share.parse().ok().filter(|share: &f32| share.is_finite() && *share > 0.0)?;
     (!name.is_empty()).then_some((name, share))

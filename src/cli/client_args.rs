@@ -31,6 +31,9 @@ pub(crate) struct SubmitArgs {
     /// A style of the service [default: the route's]
     #[arg(long, short)]
     pub(crate) style: Option<String>,
+    /// Several styles of the service in one picture, each with its share: a:0.7,b:0.3
+    #[arg(long, value_name = "STYLES", conflicts_with = "style")]
+    pub(crate) blend: Option<String>,
     /// Key that a file gets in the route's input [default: its name]
     #[arg(long)]
     pub(crate) key: Option<String>,

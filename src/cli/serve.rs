@@ -21,8 +21,10 @@ pub(super) fn config(verb: ConfigVerb) -> Result<(), Error> {
     for route in &config.routes {
         let (name, tenant, style) = (&route.name, &route.tenant, &route.style);
         output::write(&format!("{name}  {tenant}  {} -> {}  {style}\n", route.input, route.output))?;
-        if restyle_models::shipped::find(&route.style_location).is_none() {
-            crate::styles::trained(&route.style_location)?;
+        for (_, location) in &route.style_parts {
+            if restyle_models::shipped::find(location).is_none() {
+                crate::styles::trained(location)?;
+            }
         }
     }
     config.check_listeners().map_err(|e| Error::new(ErrorKind::Configuration, e.to_string()))?;

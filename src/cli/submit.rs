@@ -29,7 +29,7 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<(), Error> {
     let id = args.id.clone().map_or_else(|| made_up(&key), Ok)?;
     let wanted = [
         ("route", route.map(Value::from)),
-        ("style", args.style.clone().map(Value::from)),
+        ("style", args.style.clone().or_else(|| args.blend.clone()).map(Value::from)),
         ("output", args.output.clone().map(Value::from)),
         ("priority", args.priority.map(Value::from)),
         ("options", options(args)),

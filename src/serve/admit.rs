@@ -1,5 +1,6 @@
 //! From what a client asks for to a job that can be put on record: nothing of it is taken on trust.
 
+use super::blend::Choice;
 use super::config::ServeConfig;
 use super::error::{ServiceError, ServiceErrorKind};
 use super::ident::{ClientJobId, ObjectKey, RouteName, Tenant};
@@ -67,13 +68,13 @@ pub(super) fn accept(
     origin: Origin,
 ) -> Result<Accepted, ServiceError> {
     request.options.check()?;
-    let (style, style_location) = match &request.style {
-        None => (route.style.clone(), route.style_location.clone()),
-        Some(said) => (said.clone(), styles::location(config, said)?),
+    let choice = match &request.style {
+        None => Choice { blended: route.blended, ..Choice::alone(&route.style, &route.style_location) },
+        Some(said) => styles::choose(config, said)?,
     };
     let output = match &request.output {
         Some(key) => writable(key)?,
-        None => route.output_key(&request.input, &style)?,
+        None => route.output_key(&request.input, &choice.name)?,
     };
     let (bytes, version) = look(&route.input, &request.input)?;
     let (is_watched, refused) = match origin {
@@ -102,8 +103,9 @@ pub(super) fn accept(
         input_location,
         output,
         output_location,
-        style,
-        style_location,
+        style: choice.name,
+        style_location: choice.location,
+        blended: choice.blended,
         priority,
         options,
         bytes,

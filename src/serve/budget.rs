@@ -105,8 +105,9 @@ fn scorer_bytes(engine: &EngineView, accepted: &Accepted) -> u64 {
     let picture = u64::from(engine.width) * u64::from(engine.height);
     let width = accepted.options.size.map_or(u64::from(engine.width), u64::from);
     let scored = width * width * u64::from(engine.height) / u64::from(engine.width.max(1));
-    let mixed = if accepted.options.mixes() { MIXED_PIXEL_BYTES } else { 0 };
-    NODE_BYTES + scored * SCORED_PIXEL_BYTES + picture * (PICTURE_PIXEL_BYTES + mixed)
+    let networks = accepted.blended.max(1) as u64;
+    let mixed = if networks > 1 || accepted.options.mixes() { MIXED_PIXEL_BYTES } else { 0 };
+    networks * (NODE_BYTES + scored * SCORED_PIXEL_BYTES) + picture * (PICTURE_PIXEL_BYTES + mixed)
 }
 
 /// One node each, then everybody's minimum, then the rest by turns; nobody is left with none.
@@ -188,6 +189,9 @@ mod tests {
         assert_eq!(scorer_bytes(&engine, &accepted), plain, "a whole style is not mixed with anything");
         accepted.options.strength = Some(0.5);
         assert_eq!(scorer_bytes(&engine, &accepted), plain + 1000 * MIXED_PIXEL_BYTES);
+        (accepted.options.strength, accepted.blended) = (None, 3);
+        let networks = 2 * (NODE_BYTES + 1000 * SCORED_PIXEL_BYTES);
+        assert_eq!(scorer_bytes(&engine, &accepted), plain + networks + 1000 * MIXED_PIXEL_BYTES);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct JobRequest {
     pub route: Option<RouteName>,
     /// Key of the video inside the route's input location.
     pub input: ObjectKey,
-    /// A built-in style or one of the operator's; the route's where left out.
+    /// A built-in style or one of the operator's, or several with their shares as `a:0.7,b:0.3`; the route's where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<String>,
     /// Key of the result inside the route's output location; by the route's name template where left out.
@@ -99,12 +99,8 @@ impl OptionsRequest {
     }
 
     /// Returns them as the pipeline takes them.
-    pub(super) fn job_options(&self, style: String, tenant: &Tenant) -> JobOptions {
-        // The default tenant's jobs are those of the command line.
-        let tenant = Some(tenant.as_str().to_owned()).filter(|_| *tenant != Tenant::default());
+    fn job_options(&self) -> JobOptions {
         JobOptions {
-            tenant,
-            style: Some(style),
             size: self.size,
             strength: self.strength,
             preserve_color: self.preserve_color.unwrap_or(false),
@@ -171,8 +167,11 @@ pub(super) struct Accepted {
     pub(super) output_location: String,
     /// What people call the style.
     pub(super) style: String,
-    /// What the pipeline resolves: a built-in name or a file of the operator's.
+    /// What the pipeline resolves: a built-in name or a file of the operator's, or several of these with their shares.
     pub(super) style_location: String,
+    /// How many styles are blended; 0 for one without a share, as in records from before there were blends.
+    #[serde(default)]
+    pub(super) blended: usize,
     pub(super) priority: i32,
     pub(super) options: OptionsRequest,
     /// Bytes of the input when it was accepted, for quotas.
@@ -186,6 +185,17 @@ pub(super) struct Accepted {
     pub(super) is_watched: bool,
     /// Why it cannot be done, known from the beginning: a sidecar file that asks for what it may not.
     pub(super) refused: Option<ErrorView>,
+}
+
+impl Accepted {
+    /// Returns what makes the job, as the pipeline takes it.
+    pub(super) fn job_options(&self) -> JobOptions {
+        // The default tenant's jobs are those of the command line.
+        let tenant = Some(self.tenant.as_str().to_owned()).filter(|_| self.tenant != Tenant::default());
+        let said = Some(self.style_location.clone());
+        let (style, blend) = if self.blended == 0 { (said, None) } else { (None, said) };
+        JobOptions { tenant, style, blend, ..self.options.job_options() }
+    }
 }
 
 /// Something that happened to a job and is on record.
@@ -330,6 +340,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::journal::tests::accepted;
 
     fn every_transition() -> Vec<Transition> {
         let used = NodeSeconds::default();
@@ -417,10 +428,21 @@ mod tests {
 
     #[test]
     fn the_pipeline_gets_what_was_said_and_nothing_else() {
-        let of = |text: &str| options(text).job_options("udnie".into(), &Tenant::default());
-        let plain = of("");
-        assert_eq!((plain.style.as_deref(), plain.strength, plain.preserve_color), (Some("udnie"), None, false));
-        let said = of("strength = 0.25\npreserve_color = true");
+        let accepted = |text: &str| Accepted { options: options(text), ..accepted("default", "r", "one") };
+        let plain = accepted("").job_options();
+        assert_eq!((plain.tenant, plain.style.as_deref(), plain.blend), (None, Some("starry-night"), None));
+        assert_eq!((plain.strength, plain.preserve_color), (None, false));
+        let said = accepted("strength = 0.25\npreserve_color = true").job_options();
         assert_eq!((said.strength, said.preserve_color), (Some(0.25), true));
+        let blend = Accepted { blended: 2, style_location: "udnie:1,wheat-field:1".into(), ..accepted("") };
+        let blend = blend.job_options();
+        assert_eq!((blend.style, blend.blend.as_deref()), (None, Some("udnie:1,wheat-field:1")));
+    }
+
+    #[test]
+    fn records_from_before_there_were_blends_are_read() {
+        let mut record = serde_json::to_value(accepted("t", "r", "one")).unwrap();
+        assert_eq!(record.as_object_mut().unwrap().remove("blended"), Some(0.into()));
+        assert_eq!(serde_json::from_value::<Accepted>(record).unwrap(), accepted("t", "r", "one"));
     }
 }

@@ -291,6 +291,7 @@ pub(super) mod tests {
             output_location: "/out/a.mp4".into(),
             style: "starry-night".into(),
             style_location: "starry-night".into(),
+            blended: 0,
             priority: 0,
             options: OptionsRequest::default(),
             bytes: 1,

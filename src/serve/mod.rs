@@ -7,6 +7,7 @@
 pub mod access;
 mod admit;
 mod bell;
+mod blend;
 mod budget;
 mod changes;
 pub mod config;

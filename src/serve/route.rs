@@ -134,10 +134,14 @@ pub struct Route {
     pub output: Place,
     /// Where logs and reports go.
     pub logs: Place,
-    /// What people call its style.
+    /// What people call its style, or its blend of several.
     pub style: String,
     /// What the pipeline resolves.
     pub style_location: String,
+    /// How many styles it blends; 0 where it has one without a share.
+    pub blended: usize,
+    /// Name and location of its style, or of each that it blends.
+    pub style_parts: Vec<(String, String)>,
     /// Which keys are taken.
     pub include: GlobSet,
     /// Which of those are not.
@@ -213,8 +217,10 @@ impl NameTemplate {
         let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
         let extension = extension.to_ascii_lowercase();
         let extension = if CONTAINERS.contains(&extension.as_str()) { extension.as_str() } else { "mkv" };
+        // A blend has colons, which the first part of a key may not have.
+        let style = style.replace(':', "-");
         // The stem last: a name that holds a placeholder is not filled again.
-        let filled = self.0.replace("{style}", style).replace("{extension}", extension);
+        let filled = self.0.replace("{style}", &style).replace("{extension}", extension);
         filled.replace("{stem}", stem)
     }
 
@@ -235,6 +241,7 @@ mod tests {
         assert_eq!(template.fill("a.b.MP4", "wave"), "a.b.wave.mp4");
         assert_eq!(template.fill("old.avi", "wave"), "old.wave.mkv");
         assert_eq!(template.fill("{style}.mp4", "wave"), "{style}.wave.mp4");
+        assert_eq!(template.fill("a.mp4", "wave:0.7,udnie:0.3"), "a.wave-0.7,udnie-0.3.mp4");
         for bad in ["out.mp4", "{stem}", "{stem}/{style}.mp4", "{stem}.{day}.mp4", "../{stem}.mp4", "{stem}.txt"] {
             assert!(NameTemplate::parse(bad).is_err(), "{bad}");
         }

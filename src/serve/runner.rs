@@ -227,7 +227,7 @@ fn submit(inner: &Inner, entry: &Entry, config: &ServeConfig) -> Result<RunningJ
     let running = Pipeline::new(built)?.with_shelf(Arc::clone(&inner.shelf)).submit(Job {
         input: accepted.input_location.clone(),
         output: accepted.output_location.clone(),
-        options: accepted.options.job_options(accepted.style_location.clone(), &accepted.tenant),
+        options: accepted.job_options(),
         fresh: false,
         overwrite: if replaces { Overwrite::Allowed } else { Overwrite::Refused },
     })?;

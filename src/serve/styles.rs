@@ -1,5 +1,6 @@
 //! The styles that jobs may ask for: built in, in the operator's folder, or named by a route. Clients bring none.
 
+use super::blend::{self, Choice};
 use super::config::ServeConfig;
 use super::error::ServiceError;
 use super::view::StyleView;
@@ -40,17 +41,28 @@ pub(super) fn sheet(config: &ServeConfig, name: &str) -> Result<Vec<u8>, Service
     std::fs::read(&path).map_err(|e| ServiceError::storage(format!("cannot read the contact sheet of {name}: {e}")))
 }
 
-/// Returns what the pipeline resolves for a style's name.
+/// Finds the style that a client names, or those it blends.
 ///
 /// # Errors
-/// `Invalid`, listing the names there are.
-pub(super) fn location(config: &ServeConfig, said: &str) -> Result<String, ServiceError> {
+/// `Invalid`, listing the names there are; what else [`Choice::blend`] refuses.
+pub(super) fn choose(config: &ServeConfig, said: &str) -> Result<Choice, ServiceError> {
     let all = all(config);
-    let Some((_, location)) = all.get(said) else {
-        let names: Vec<&str> = all.keys().map(String::as_str).collect();
-        return Err(ServiceError::invalid(format!("no style is called so; there are: {}", names.join(", "))));
+    let find = |name: &str| match all.get(name) {
+        Some((_, location)) => Ok((name.to_owned(), location.clone())),
+        None => Err(unknown(all.keys())),
     };
-    Ok(location.clone())
+    match blend::parts(said) {
+        // A style of that very name goes first: an operator may call a file so.
+        Some(parts) if !all.contains_key(said) => Choice::blend(&parts, find),
+        _ => find(said).map(|(name, location)| Choice::alone(&name, &location)),
+    }
+}
+
+/// Says what there is, and nothing of what was asked for.
+fn unknown<'a>(names: impl Iterator<Item = &'a String>) -> ServiceError {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    let message = format!("no style is called so; there are: {}; several are blended as a:0.7,b:0.3", names.join(", "));
+    ServiceError::invalid(message)
 }
 
 /// Lists the styles by name.
@@ -60,8 +72,8 @@ pub(super) fn list(config: &ServeConfig) -> Vec<StyleView> {
 
 fn all(config: &ServeConfig) -> BTreeMap<String, (StyleView, String)> {
     let mut found = BTreeMap::new();
-    for route in config.routes.iter().filter(|r| r.style != r.style_location) {
-        found.insert(route.style.clone(), operators(&route.style, route.style_location.clone()));
+    for (name, location) in config.routes.iter().flat_map(|r| &r.style_parts).filter(|(name, at)| name != at) {
+        found.insert(name.clone(), operators(name, location.clone()));
     }
     let folder = config.styles.as_deref().and_then(|folder| std::fs::read_dir(folder).ok());
     for path in folder.into_iter().flatten().flatten().map(|entry| entry.path()) {

@@ -73,6 +73,36 @@ fn how_much_of_a_style_and_whose_colours_make_another_job() {
 }
 
 #[test]
+fn styles_are_blended_and_each_has_to_be_there() {
+    let bench = Bench::start("", "");
+    bench.clip("clip.mp4", 5);
+    let plain = made(&bench, "plain", json!({}));
+    assert_eq!(made(&bench, "sole", json!({"style": "tiny:0.5"})), plain, "a style alone, whatever its share");
+    let blend = made(&bench, "blend", json!({"style": "tiny:0.7, udnie:0.3"}));
+    assert_eq!(made(&bench, "again", json!({"style": "tiny:0.7,udnie:0.3"})), blend);
+    let other = made(&bench, "other", json!({"style": "tiny:0.3,udnie:0.7"}));
+    assert!(blend.0 != plain.0 && blend.1 != plain.1 && other.0 != blend.0 && other.1 != blend.1);
+    let named = bench.put_json("/v1/jobs/named", &json!({"input": "clip.mp4", "style": "tiny:0.7,udnie:0.3"})).json();
+    assert_eq!(
+        (&named["style"], &named["output"]),
+        (&json!("tiny:0.7,udnie:0.3"), &json!("clip.tiny-0.7,udnie-0.3.mp4"))
+    );
+    for style in [
+        "tiny:0.7,/etc/passwd:0.3",
+        "tiny:0.7,tiny.safetensors:0.3",
+        "tiny:0.7,s3://bucket/key.safetensors:0.3",
+        "tiny:0.7,../tiny:0.3",
+        "tiny:0.7,udnie:0",
+        "tiny:0.7,",
+        &["tiny:1"; 9].join(","),
+    ] {
+        let refused = bench.put_json("/v1/jobs/one", &json!({"input": "clip.mp4", "style": style}));
+        assert_eq!(refused.problem(400), "invalid", "{style}");
+        assert!(!refused.text().contains("passwd"), "{}", refused.text());
+    }
+}
+
+#[test]
 fn frames_and_their_pictures_are_seen() {
     let bench = Bench::start("", "");
     bench.clip("clip.mp4", 10);

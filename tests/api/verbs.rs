@@ -108,8 +108,11 @@ fn what_the_result_is_like_is_said_with_the_job() {
     let request = json!({"input": "clip.mp4", "options": {"size": 48, "strength": 0.6, "preserve_color": true}});
     let same = bench.put_json("/v1/jobs/one", &request);
     assert_eq!(same.status, 200, "{}", same.text());
+    let (code, out, err) = ask(&["submit", "clip.mp4", "--blend", "tiny:1,udnie:1", "--json"]);
+    assert_eq!((code, one(&out)["style"].as_str()), (0, Some("tiny:1,udnie:1")), "{err}");
     let (code, _, err) = ask(&["submit", "clip.mp4", "--strength", "1.5"]);
     assert!(code == 2 && err.contains("expected a number from 0 to 1"), "{code} {err}");
+    assert_eq!(ask(&["submit", "clip.mp4", "--style", "tiny", "--blend", "tiny:1"]).0, 2);
 }
 
 #[test]

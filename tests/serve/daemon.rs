@@ -142,8 +142,11 @@ fn a_configuration_is_checked_without_being_used() {
     assert!(!site.path("in").exists(), "checking makes nothing");
     let file = site.configure(&format!("{ROUTE}account_key = \"x\"\n"));
     assert_eq!(check(&file), Some(4));
-    let file = site.configure(&ROUTE.replace("tiny.safetensors", "gone.safetensors"));
-    assert_eq!(check(&file), Some(4));
+    for (style, code) in [("gone.safetensors", 4), ("udnie:1,tiny.safetensors:1", 0), ("udnie:1,gone.safetensors:1", 4)]
+    {
+        let file = site.configure(&ROUTE.replace("tiny.safetensors", style));
+        assert_eq!(check(&file), Some(code), "{style}");
+    }
 }
 
 /// What a service manager hears, and the socket that it may hand over.

@@ -146,11 +146,13 @@ fn a_sidecar_sets_options_and_never_a_style() {
 #[test]
 fn its_own_outputs_are_not_taken() {
     let site = Site::new(4);
-    let service = start(&site, &ROUTE.replace("\"out\"", "\"in\""));
+    // A blend, whose outputs are named by more than a style's name.
+    let route = ROUTE.replace("\"out\"", "\"in\"").replace("tiny.safetensors", "tiny.safetensors:0.7,udnie:0.3");
+    let service = start(&site, &route);
     site.drop_clip("in/clip.mp4");
     let clip = until(&|| "no job".into(), || service.list(&Scope::All, &JobFilter::default()).jobs.pop());
     reach(&service, &clip.id, JobState::Finished);
-    assert!(site.path("in/clip.tiny.mp4").exists());
+    assert!(site.path("in/clip.tiny-0.7,udnie-0.3.mp4").exists());
     // Another clip comes and goes: by then the output was looked at many times.
     site.drop_clip("in/second.mp4");
     until(&|| "no second job".into(), || {

@@ -2,6 +2,8 @@
 
 use super::raw::{LimitsFile, NodesFile, QuotaFile, RouteFile, ServeFile, TlsFile, WebhookFile};
 use crate::error::{Error, ErrorKind};
+use crate::serve::ServiceError;
+use crate::serve::blend::{self, Choice};
 use crate::serve::ident::{RouteName, Tenant};
 use crate::serve::route::{NameTemplate, Place, Quota, Route};
 use crate::work_store::WorkPlace;
@@ -367,10 +369,10 @@ fn routes(files: Vec<RouteFile>, base: &Path) -> Result<Vec<Route>, Error> {
 }
 
 fn route(file: RouteFile, name: &str, base: &Path) -> Result<Route, Error> {
-    let invalid = |e: crate::serve::ServiceError| refused(e.to_string());
+    let invalid = |e: ServiceError| refused(e.to_string());
     let said = |name: &str, text: Option<String>| text.ok_or_else(|| refused(format!("{name} is missing")));
     let place = |name: &str, text: Option<String>| Place::parse(&said(name, text)?, base).map_err(invalid);
-    let (style, style_location) = style(&said("style", file.style)?, base);
+    let (choice, style_parts) = styles(&said("style", file.style)?, base).map_err(invalid)?;
     let options = file.options.unwrap_or_default();
     options.check().map_err(invalid)?;
     let nodes = file.nodes.unwrap_or_default();
@@ -382,8 +384,10 @@ fn route(file: RouteFile, name: &str, base: &Path) -> Result<Route, Error> {
         input: place("input", file.input)?,
         output: place("output", file.output)?,
         logs: place("logs", file.logs)?,
-        style,
-        style_location,
+        style: choice.name,
+        style_location: choice.location,
+        blended: choice.blended,
+        style_parts,
         include: globs("include", &file.include.unwrap_or_else(|| vec![VIDEOS.to_owned()]))?,
         exclude: globs("exclude", &file.exclude.unwrap_or_default())?,
         name_template: NameTemplate::parse(template).map_err(invalid)?,
@@ -394,6 +398,16 @@ fn route(file: RouteFile, name: &str, base: &Path) -> Result<Route, Error> {
         nodes_min: within("nodes.min", nodes.min.unwrap_or(1), 1, NODES_MAX)?,
         nodes_max: nodes.max.map(|n| within("nodes.max", n, 1, NODES_MAX)).transpose()?,
     })
+}
+
+/// One style or a blend of several, and each by itself with its location.
+fn styles(said: &str, base: &Path) -> Result<(Choice, Vec<(String, String)>), ServiceError> {
+    let Some(parts) = blend::parts(said) else {
+        let (name, location) = style(said, base);
+        return Ok((Choice::alone(&name, &location), vec![(name, location)]));
+    };
+    let choice = Choice::blend(&parts, |said| Ok(style(said, base)))?;
+    Ok((choice, parts.iter().map(|(said, _)| style(said, base)).collect()))
 }
 
 /// A style is built in, or a file whose stem people call it by.

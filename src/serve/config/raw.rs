@@ -66,7 +66,7 @@ pub struct RouteFile {
     pub output: Option<String>,
     /// Where logs and reports go.
     pub logs: Option<String>,
-    /// Built-in name, `.safetensors` file or storage URL.
+    /// Built-in name, `.safetensors` file or storage URL; or several of these with their shares, as `a:0.7,b:0.3`.
     pub style: Option<String>,
     /// Globs of keys that are taken.
     pub include: Option<Vec<String>>,

@@ -43,6 +43,20 @@ fn everything_can_be_said() {
 }
 
 #[test]
+fn a_route_may_blend_styles() {
+    let route = |style: &str| check(&FIVE_LINES.replace("starry-night", style)).unwrap().routes.swap_remove(0);
+    let blend = route("starry-night:0.7, own.safetensors:0.3");
+    assert_eq!((blend.style.as_str(), blend.blended), ("starry-night:0.7,own:0.3", 2));
+    assert_eq!(blend.style_location, "starry-night:0.7,/srv/videos/own.safetensors:0.3");
+    let own = ("own".to_owned(), "/srv/videos/own.safetensors".to_owned());
+    assert_eq!(blend.style_parts, [("starry-night".to_owned(), "starry-night".to_owned()), own.clone()]);
+    let alone = route("own.safetensors");
+    assert_eq!((alone.style.as_str(), alone.blended, alone.style_parts), ("own", 0, vec![own]));
+    let many = FIVE_LINES.replace("starry-night", &["udnie:1"; 9].join(","));
+    assert!(refusal(&many).contains("at most 8"));
+}
+
+#[test]
 fn mistakes_are_refused_by_name() {
     for (extra, named) in [
         ("colour = 1\n", "colour"),
