@@ -3,8 +3,8 @@
 Each clip's first frames are scaled, stylized by `restyle run` (lossless, in and out) and compared: frame t, moved along the flow of
 the source (DIS, Kroeger et al. 2016) to frame t + 1, against frame t + 1. Pixels that are shown anew (their flows there and back
 disagree) or lie on the edge of a motion, where no flow is right, do not count (Sundaram et al. 2010, as used for styles by Ruder et
-al. 2016). Printed: the root mean square over counted pixels and channels, colours 0..1,
-and the same over the deviation of the output, since a flat picture is steady.
+al. 2016). Printed: the root mean square over counted pixels and channels, colours 0..1, the same over the deviation of the output,
+since a flat picture is steady, and by how much each style's error is below the first one's.
 
     steadiness.py --program restyle [--width 320] [--frames 40] --clip A.mp4 ... --style name=weights ...
 """
@@ -89,15 +89,23 @@ def main():
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--frames", type=int, default=40)
     parser.add_argument("--clip", action="append", required=True)
-    parser.add_argument("--style", action="append", required=True, help="a label, =, and what --style takes")
+    parser.add_argument("--style", action="append", required=True, help="a label, =, and what --style takes; the first is compared with")
     args = parser.parse_args()
+    styles = [style.split("=", 1) for style in args.style]
     print("| clip | style | warping error | over deviation | pixels that count |\n| --- | --- | --- | --- | --- |")
+    errors = {label: [] for label, _ in styles}
     for clip in args.clip:
         with tempfile.TemporaryDirectory() as folder:
-            measure(args, clip, folder)
+            for label, error in measure(args, clip, styles, folder):
+                errors[label].append(error)
+    first = styles[0][0]
+    for label, _ in styles[1:]:
+        less = [1 - mine / theirs for mine, theirs in zip(errors[label], errors[first])]
+        print(f"{label}: {', '.join(f'{share:.0%}' for share in less)} less than {first}; mean {np.mean(less):.0%}")
 
 
-def measure(args, clip, folder):
+def measure(args, clip, styles, folder):
+    """Yields each style's label and warping error on a clip."""
     source_path = os.path.join(folder, "source.mkv")
     write(source_path, scaled(frames(clip, args.frames), args.width))
     source = frames(source_path)
@@ -107,15 +115,16 @@ def measure(args, clip, folder):
     def show(label, pictures):
         error = warping_error(pictures, pairs)
         deviation = np.std(np.stack(pictures).astype(np.float32) / 255)
-        print(f"| {os.path.basename(clip)} | {label} | {error:.4f} | {error / deviation:.3f} | {counted:.0%} |", flush=True)
+        name = os.path.basename(clip)
+        print(f"| {name} | {label} | {error:.4f} | {error / deviation:.3f} | {counted:.0%} |", flush=True)
+        return error
 
     show("source", source)
-    for index, style in enumerate(args.style):
-        label, weights = style.split("=", 1)
+    for index, (label, weights) in enumerate(styles):
         result = os.path.join(folder, f"{index}.mkv")
         command = [args.program, "run", source_path, result, "--style", weights, "--codec", "ffv1", "--progress", "none"]
         subprocess.run([*command, "--work-dir", os.path.join(folder, "work")], check=True)
-        show(label, frames(result))
+        yield label, show(label, frames(result))
 
 
 if __name__ == "__main__":
