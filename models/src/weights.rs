@@ -17,7 +17,7 @@ pub const FILE_BYTES_MAX: usize = 512 << 20;
 /// The largest header of a style file, in bytes.
 const HEADER_BYTES_MAX: usize = 1 << 20;
 /// The most residual blocks.
-const BLOCKS_MAX: usize = 64;
+pub(crate) const BLOCKS_MAX: usize = 64;
 /// The most channels of a layer.
 const CHANNELS_MAX: usize = 1024;
 /// Kernel size of the first and the last convolution.

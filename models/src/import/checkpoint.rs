@@ -2,7 +2,8 @@
 
 use super::pickle::{self, Id, Value, Values};
 use super::reader::Reader;
-use super::{Weight, Weights, archive, refused};
+use super::room::Room;
+use super::{DIMENSIONS_MAX, Weight, Weights, archive, refused};
 use crate::ModelError;
 use half::{bf16, f16};
 use std::collections::HashMap;
@@ -11,8 +12,10 @@ use std::collections::HashMap;
 const LEGACY_START: [u8; 15] = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.'];
 /// Pickles before the state dictionary: magic number, protocol version, system.
 const LEGACY_PREFIX: usize = 3;
-/// The most elements of a tensor.
-const ELEMENTS_MAX: usize = 64 << 20;
+/// The most entries of the state dictionary, and storages: a network of the most blocks has under 1000 with its statistics.
+const ENTRIES_MAX: usize = 4096;
+/// The longest name of a tensor or a storage, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 /// What old versions of the network kept beside its weights.
 const IGNORED: [&str; 3] = ["running_mean", "running_var", "num_batches_tracked"];
 
@@ -23,6 +26,7 @@ struct Described {
     kind: Kind,
     offset: usize,
     shape: Vec<usize>,
+    elements: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Weights, ModelError> {
     let Value::List(list) = keys.get(list) else {
         return Err(refused("the checkpoint has no list of storages where one is expected".to_owned()));
     };
+    refuse_crowd("storages", list.len())?;
     let kinds: HashMap<&str, Kind> = described.iter().map(|tensor| (tensor.storage.as_str(), tensor.kind)).collect();
     let mut storages = HashMap::new();
     for key in list {
@@ -96,7 +101,7 @@ pub(super) fn read_legacy(bytes: &[u8]) -> Result<Weights, ModelError> {
         let len = usize::try_from(elements).ok().and_then(|elements| elements.checked_mul(size));
         // A storage that no kept tensor lies in (a counter) has 64-bit numbers.
         let len = len.ok_or_else(|| refused(format!("storage {key} of {elements} elements is too large")))?;
-        storages.insert(key.clone(), reader.take(len)?);
+        storages.insert(key.as_str(), reader.take(len)?);
     }
     load(&described, |storage| {
         storages.get(storage).copied().ok_or_else(|| refused(format!("the checkpoint has no storage {storage}")))
@@ -109,13 +114,10 @@ fn load<'a>(
 ) -> Result<Weights, ModelError> {
     let mut weights = Weights::new();
     for tensor in described {
-        let elements = tensor.shape.iter().try_fold(1_usize, |product, &side| product.checked_mul(side));
-        let elements = elements.filter(|elements| *elements <= ELEMENTS_MAX).ok_or_else(|| {
-            refused(format!("tensor {} of shape {:?} is too large for a style network", tensor.name, tensor.shape))
-        })?;
         let size = tensor.kind.size();
         let bytes = storage(&tensor.storage)?;
-        let range = tensor.offset.checked_mul(size).and_then(|start| Some(start..start.checked_add(elements * size)?));
+        let range =
+            tensor.offset.checked_mul(size).and_then(|start| Some(start..start.checked_add(tensor.elements * size)?));
         let bytes = range.and_then(|range| bytes.get(range)).ok_or_else(|| {
             refused(format!("tensor {} does not lie within its storage: is the file truncated?", tensor.name))
         })?;
@@ -135,18 +137,38 @@ fn describe(values: &Values, root: Id) -> Result<Vec<Described>, ModelError> {
     if let Some((_, nested)) = nested {
         dict = dict_of(values, *nested)?;
     }
-    let mut described = Vec::new();
+    refuse_crowd("entries", dict.len())?;
+    let (mut described, mut room) = (Vec::new(), Room::new());
     for (key, value) in dict {
         let (Value::Text(name), Value::Tensor(arguments)) = (values.get(*key), values.get(*value)) else { continue };
         if IGNORED.iter().any(|ignored| name.ends_with(ignored)) {
             continue;
         }
-        described.push(described_tensor(values, own_name(name), arguments)?);
+        refuse_long(name)?;
+        described.push(described_tensor(values, own_name(name), arguments, &mut room)?);
     }
     if described.is_empty() {
         return Err(refused("the checkpoint's dictionary holds no tensor: expected a state dictionary".to_owned()));
     }
     Ok(described)
+}
+
+fn refuse_crowd(what: &str, count: usize) -> Result<(), ModelError> {
+    if count > ENTRIES_MAX {
+        return Err(refused(format!(
+            "the checkpoint has {count} {what}, expected at most {ENTRIES_MAX}: is it a style network's?"
+        )));
+    }
+    Ok(())
+}
+
+/// A name is copied for every entry that has it.
+fn refuse_long(name: &str) -> Result<(), ModelError> {
+    if name.len() > NAME_BYTES_MAX {
+        let len = name.len();
+        return Err(refused(format!("the checkpoint has a name of {len} bytes, expected at most {NAME_BYTES_MAX}")));
+    }
+    Ok(())
 }
 
 fn dict_of(values: &Values, id: Id) -> Result<&[(Id, Id)], ModelError> {
@@ -166,7 +188,7 @@ fn own_name(name: &str) -> String {
     }
 }
 
-fn described_tensor(values: &Values, name: String, arguments: &[Id]) -> Result<Described, ModelError> {
+fn described_tensor(values: &Values, name: String, arguments: &[Id], room: &mut Room) -> Result<Described, ModelError> {
     let damaged = |what: &str| refused(format!("tensor {name} of the checkpoint is damaged: {what}"));
     let [storage, offset, shape, stride, ..] = arguments else { return Err(damaged("too few arguments")) };
     let Value::Persistent(storage) = values.get(*storage) else { return Err(damaged("it has no storage")) };
@@ -175,6 +197,7 @@ fn described_tensor(values: &Values, name: String, arguments: &[Id]) -> Result<D
     let (Value::Global(kind), Value::Text(key)) = (values.get(*kind), values.get(*key)) else {
         return Err(damaged("its storage has no type or no key"));
     };
+    refuse_long(key)?;
     let kind = match kind.as_str() {
         "torch DoubleStorage" => Kind::F64,
         "torch FloatStorage" => Kind::F32,
@@ -184,13 +207,13 @@ fn described_tensor(values: &Values, name: String, arguments: &[Id]) -> Result<D
     };
     let Value::Int(offset) = values.get(*offset) else { return Err(damaged("its offset is no number")) };
     let offset = usize::try_from(*offset).map_err(|_| damaged("its offset is negative"))?;
-    let shape = sizes(values, *shape).ok_or_else(|| damaged("its shape is no tuple of sizes"))?;
-    let stride = sizes(values, *stride).ok_or_else(|| damaged("its strides are no tuple of sizes"))?;
+    let shape = sizes(values, *shape).ok_or_else(|| damaged("its shape is no tuple of at most 8 sizes"))?;
+    let stride = sizes(values, *stride).ok_or_else(|| damaged("its strides are no tuple of at most 8 sizes"))?;
     if !is_contiguous(&shape, &stride) {
         return Err(damaged("its elements do not lie in order: save a contiguous tensor"));
     }
-    let (storage, name) = (key.clone(), name.clone());
-    Ok(Described { name, storage, kind, offset, shape })
+    let elements = room.take(&name, &shape)?;
+    Ok(Described { storage: key.clone(), kind, offset, shape, elements, name })
 }
 
 fn sizes(values: &Values, id: Id) -> Option<Vec<usize>> {
@@ -199,6 +222,9 @@ fn sizes(values: &Values, id: Id) -> Option<Vec<usize>> {
         Value::Int(size) => usize::try_from(*size).ok(),
         _ => None,
     };
+    if items.len() > DIMENSIONS_MAX {
+        return None;
+    }
     items.iter().map(size).collect()
 }
 

@@ -2,13 +2,15 @@
 //! and in the legacy format, and ONNX graphs exported from it.
 //!
 //! Nothing in such a file is run: a checkpoint's pickle is read by an interpreter that knows dictionaries, tuples and tensors and
-//! refuses everything else by name, and every length is checked against the bytes that are there before anything is reserved.
+//! refuses everything else by name, and every length is checked against the bytes that are there before anything is reserved. A
+//! file may name the same bytes any number of times, so that what is copied is counted over the whole file.
 
 mod archive;
 mod checkpoint;
 mod onnx;
 mod pickle;
 mod reader;
+mod room;
 
 use crate::ModelError;
 use crate::weights::StyleWeights;
@@ -17,6 +19,9 @@ use std::collections::{BTreeMap, HashMap};
 
 /// The largest file that is converted, in bytes.
 pub const FILE_BYTES_MAX: usize = 512 << 20;
+
+/// The most dimensions of a tensor.
+const DIMENSIONS_MAX: usize = 8;
 
 /// What a foreign file holds under a name.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,14 +3,18 @@
 //! Field numbers are those of `onnx.proto` (ONNX 1.16); only what is needed is read, the rest is skipped by its wire type.
 
 use super::reader::Reader;
-use super::{Weight, Weights, refused};
+use super::room::Room;
+use super::{DIMENSIONS_MAX, Weight, Weights, refused};
 use crate::ModelError;
+use crate::weights::BLOCKS_MAX;
 use half::f16;
 use std::collections::HashMap;
 
 const WHAT: &str = "the ONNX graph";
-/// The most dimensions of a tensor.
-const DIMENSIONS_MAX: usize = 8;
+/// The most nodes of a graph, and tensors; an exported network has some hundreds, with those that compute shapes and paddings.
+const NODES_MAX: usize = 1 << 14;
+/// The most inputs of a node; a concatenation has the most.
+const INPUTS_MAX: usize = 64;
 /// Convolutions outside the residual blocks.
 const OUTER_CONVOLUTIONS: usize = 6;
 
@@ -57,6 +61,27 @@ struct Node<'a> {
     inputs: Vec<&'a [u8]>,
 }
 
+/// A tensor where it lies in the file: one may be the weights of several layers, and most are of none.
+struct Stored<'a> {
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+    /// Bytes of an element.
+    size: usize,
+}
+
+impl Stored<'_> {
+    fn read(&self) -> Weight {
+        let value = |chunk: &[u8]| match *chunk {
+            [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
+            [a, b] => f16::from_le_bytes([a, b]).to_f32(),
+            _ => f32::NAN,
+        };
+        Weight { shape: self.shape.clone(), values: self.bytes.chunks_exact(self.size).map(value).collect() }
+    }
+}
+
+type Tensors<'a> = HashMap<&'a [u8], Option<Stored<'a>>>;
+
 /// Reads the weights of the graph's convolutions and norms.
 pub(super) fn read(bytes: &[u8]) -> Result<Weights, ModelError> {
     let (mut graph, mut has_operators) = (None, false);
@@ -82,17 +107,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<Weights, ModelError> {
             }
             _ => {}
         }
+        if nodes.len().max(tensors.len()) > NODES_MAX {
+            return Err(refused(format!("{WHAT} has more than {NODES_MAX} nodes or tensors: is it a style network?")));
+        }
         Ok(())
     })?;
     assign(&nodes, &tensors)
 }
 
 /// Reads a node; a constant's tensor goes to the tensors under the name of its output.
-fn node<'a>(bytes: &'a [u8], tensors: &mut HashMap<&'a [u8], Option<Weight>>) -> Result<Node<'a>, ModelError> {
+fn node<'a>(bytes: &'a [u8], tensors: &mut Tensors<'a>) -> Result<Node<'a>, ModelError> {
     let mut node = Node { operation: b"", inputs: Vec::new() };
     let (mut output, mut constant) = (None, None);
     fields(bytes, |number, field| {
         match (number, field) {
+            (1, Field::Bytes(_)) if node.inputs.len() >= INPUTS_MAX => {
+                return Err(refused(format!(
+                    "{WHAT} has a node of more than {INPUTS_MAX} inputs: is it a style network?"
+                )));
+            }
             (1, Field::Bytes(name)) => node.inputs.push(name),
             (2, Field::Bytes(name)) => output = Some(name),
             (4, Field::Bytes(operation)) => node.operation = operation,
@@ -115,12 +148,13 @@ fn node<'a>(bytes: &'a [u8], tensors: &mut HashMap<&'a [u8], Option<Weight>>) ->
 }
 
 /// Name and content of a tensor; no content where its type is not one of weights.
-fn tensor(bytes: &[u8]) -> Result<(&[u8], Option<Weight>), ModelError> {
+fn tensor(bytes: &[u8]) -> Result<(&[u8], Option<Stored<'_>>), ModelError> {
     let (mut name, mut shape, mut kind, mut raw, mut floats) = (&b""[..], Vec::new(), 0, &b""[..], &b""[..]);
     let mut is_external = false;
     fields(bytes, |number, field| {
         match (number, field) {
-            (1, Field::Number(side)) => shape.push(side),
+            // One more than there may be is kept, so that the tensor is refused where it is of weights.
+            (1, Field::Number(side)) if shape.len() <= DIMENSIONS_MAX => shape.push(side),
             (1, Field::Bytes(packed)) => {
                 let mut sides = Reader::new(packed, WHAT);
                 while !sides.is_empty() && shape.len() <= DIMENSIONS_MAX {
@@ -153,16 +187,11 @@ fn tensor(bytes: &[u8]) -> Result<(&[u8], Option<Weight>), ModelError> {
     let shape = shape.filter(|shape| elements(shape).and_then(|n| n.checked_mul(size)) == Some(bytes.len()));
     let shape =
         shape.ok_or_else(|| refused(format!("tensor {shown} has {} bytes, not those of its shape", bytes.len())))?;
-    let value = |chunk: &[u8]| match *chunk {
-        [a, b, c, d] => f32::from_le_bytes([a, b, c, d]),
-        [a, b] => f16::from_le_bytes([a, b]).to_f32(),
-        _ => f32::NAN,
-    };
-    Ok((name, Some(Weight { shape, values: bytes.chunks_exact(size).map(value).collect() })))
+    Ok((name, Some(Stored { shape, bytes, size })))
 }
 
 /// Gives the graph's convolutions and norms, in order, the names of the network's layers.
-fn assign(nodes: &[Node<'_>], tensors: &HashMap<&[u8], Option<Weight>>) -> Result<Weights, ModelError> {
+fn assign(nodes: &[Node<'_>], tensors: &Tensors<'_>) -> Result<Weights, ModelError> {
     let of = |operation: &[u8]| nodes.iter().filter(|node| node.operation == operation).collect::<Vec<_>>();
     let (convolutions, norms) = (of(b"Conv"), of(b"InstanceNormalization"));
     let inner = convolutions.len().checked_sub(OUTER_CONVOLUTIONS).filter(|inner| inner.is_multiple_of(2));
@@ -179,20 +208,25 @@ fn assign(nodes: &[Node<'_>], tensors: &HashMap<&[u8], Option<Weight>>) -> Resul
         let operation = String::from_utf8_lossy(foreign.operation);
         return Err(refused(format!("{WHAT} has a {operation}, which the network that is run here does not")));
     }
+    if inner / 2 > BLOCKS_MAX {
+        return Err(refused(format!("{WHAT} has {} residual blocks, expected at most {BLOCKS_MAX}", inner / 2)));
+    }
     let (layers, norm_names) = names(inner / 2);
-    let mut weights = Weights::new();
+    let (mut found, mut room) = (Vec::new(), Room::new());
     for (parts, (node, name)) in [(["conv2d.weight", "conv2d.bias"], convolutions.iter().zip(layers))]
         .into_iter()
         .flat_map(|(parts, pairs)| pairs.map(move |pair| (parts, pair)))
         .chain(norms.iter().zip(norm_names).map(|pair| (["weight", "bias"], pair)))
     {
         for (part, input) in parts.iter().zip(1..) {
-            let found = node.inputs.get(input).and_then(|input| tensors.get(input)).and_then(Option::as_ref);
-            let found = found.ok_or_else(|| refused(format!("{WHAT} has no {part} for layer {name}")))?;
-            weights.insert(format!("{name}.{part}"), found.clone());
+            let stored = node.inputs.get(input).and_then(|input| tensors.get(input)).and_then(Option::as_ref);
+            let stored = stored.ok_or_else(|| refused(format!("{WHAT} has no {part} for layer {name}")))?;
+            let name = format!("{name}.{part}");
+            room.take(&name, &stored.shape)?;
+            found.push((name, stored));
         }
     }
-    Ok(weights)
+    Ok(found.into_iter().map(|(name, stored)| (name, stored.read())).collect())
 }
 
 fn names(blocks: usize) -> (Vec<String>, Vec<String>) {

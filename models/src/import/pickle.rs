@@ -12,6 +12,8 @@ use std::collections::HashMap;
 const OPCODES_MAX: usize = 1 << 20;
 /// The most arguments of a tensor's constructor.
 const TENSOR_ARGUMENTS_MAX: usize = 8;
+/// The longest name of Python that is put together from two texts, in bytes; each of them may be recalled any number of times.
+const GLOBAL_BYTES_MAX: usize = 256;
 const WHAT: &str = "the checkpoint's pickle";
 
 /// Number of a value in its [`Values`].
@@ -209,6 +211,9 @@ impl Machine {
         let (Value::Text(name), Value::Text(module)) = (self.values.get(name), self.values.get(module)) else {
             return Err(refused(format!("{WHAT} names something of Python with no text")));
         };
+        if name.len() + module.len() > GLOBAL_BYTES_MAX {
+            return Err(refused(format!("{WHAT} names something of Python with more than {GLOBAL_BYTES_MAX} bytes")));
+        }
         let global = Value::Global(format!("{module} {name}"));
         self.push(global);
         Ok(())
