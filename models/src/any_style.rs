@@ -5,11 +5,16 @@
 //! style picture is encoded once; a frame then costs the content encoder and the decoder. Names are those of the published
 //! checkpoints, colours are RGB 0..1 inside.
 
+mod part;
+
+pub use part::FILE_BYTES_MAX;
+
 use crate::ModelError;
 use crate::pixels::{Picture, RgbPlanes, from_rgb, to_rgb};
 use crate::resize::PlaneResizer;
 use crate::style::{StyleModel, StylizeOptions, check_equal_shapes, score_size};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
+use part::{Part, refuse_infinite, tensors};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -21,8 +26,10 @@ const COLOUR_MAX: f64 = 255.0;
 pub(crate) const NEAR: f32 = 0.75;
 /// Share of the farther.
 pub(crate) const FAR: f32 = 0.25;
-/// The largest file of a network or a part, in bytes; the published parts have 0.6 MB.
-const FILE_BYTES_MAX: usize = 64 << 20;
+/// The tensor that a stylized picture comes out of.
+const LAST: &str = "dec3.10.conv_layer.weight";
+/// Side of the picture that is stylized before any frame is, in pixels.
+const TRIAL_SIDE: usize = 32;
 
 /// The files of a published network, as bytes.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +83,6 @@ struct Signal {
     bias: Tensor,
 }
 
-/// The tensors of one part.
-struct Part {
-    name: &'static str,
-    tensors: HashMap<String, Tensor>,
-}
-
 impl AnyStyleNetwork {
     /// Reads a network from one file, whose tensors are named by part: `decoder.dec1.conv1.conv_layer.weight`.
     ///
@@ -118,10 +119,10 @@ impl AnyStyleNetwork {
 }
 
 impl AnyStyle {
-    /// Encodes `style` with a network.
+    /// Encodes `style` with a network and tries out all of the network on a small picture.
     ///
     /// # Errors
-    /// `Weights` where a tensor is missing or does not fit, `Picture` where the style picture contradicts its format.
+    /// `Weights` where a tensor is missing or does not fit, or the trial gives no picture, `Picture` where the style picture contradicts its format.
     pub fn encode(network: &Arc<AnyStyleNetwork>, style: &Picture) -> Result<Self, ModelError> {
         let mut rgb = RgbPlanes::default();
         to_rgb(style, &mut rgb)?;
@@ -130,20 +131,31 @@ impl AnyStyle {
         for (level, features) in ["1", "2"].into_iter().zip(&features) {
             let (mean, deviation) = moments(features)?;
             let pooled = |kind: &str| -> Result<Tensor, ModelError> {
-                Ok(network.modulator.convolve(features, &format!("{kind}{level}.0"), 1)?.mean_keepdim((2, 3))?)
+                let layer = format!("{kind}{level}.0");
+                let pooled = network.modulator.convolve_alike(features, &layer, features)?.mean_keepdim((2, 3))?;
+                refuse_infinite(&format!("what tensor {layer}.conv_layer.weight of the modulator gives"), &pooled)?;
+                Ok(pooled)
             };
             signals.push(Signal { mean, deviation, weight: pooled("weight")?, bias: pooled("bias")? });
         }
-        let signals = signals.try_into().map_err(|_| refused("the style encoder has not two levels".to_owned()))?;
-        let mut hasher = blake3::Hasher::new();
-        for digest in &network.digests {
-            hasher.update(digest.as_bytes());
+        let signals: [Signal; 2] =
+            signals.try_into().map_err(|_| refused("the style encoder has not two levels".to_owned()))?;
+        let encoded = Self { network: Arc::clone(network), signals, digest: digest(network, &rgb) };
+        encoded.try_out()?;
+        Ok(encoded)
+    }
+
+    /// Stylizes a small picture, so that a file that cannot be run is refused here and not when frames are under way.
+    fn try_out(&self) -> Result<(), ModelError> {
+        let mut ramp = RgbPlanes::new(TRIAL_SIDE, TRIAL_SIDE);
+        for (step, plane) in (1..).zip(&mut ramp.planes) {
+            plane.iter_mut().enumerate().for_each(|(at, value)| *value = (at * step % 256) as f32);
         }
-        hasher.update(&(rgb.width as u64).to_le_bytes());
-        for value in rgb.planes.iter().flatten() {
-            hasher.update(&value.to_le_bytes());
+        let values = self.forward(&ramp)?.planes;
+        if values.iter().flatten().all(|value| value.is_finite()) {
+            return Ok(());
         }
-        Ok(Self { network: Arc::clone(network), signals, digest: hasher.finalize().to_hex().to_string() })
+        Err(refused(format!("tensor {LAST} of the decoder, or one before it, gives values that are not finite")))
     }
 
     /// blake3 over the network's files and the style picture's samples, 64 hex digits.
@@ -177,6 +189,12 @@ impl Signal {
     /// Gives features the style's mean and deviation (adaptive instance normalisation, Huang and Belongie 2017).
     fn impose(&self, features: &Tensor) -> Result<Tensor, ModelError> {
         let (mean, deviation) = moments(features)?;
+        let (channels, styled) = (mean.elem_count(), self.mean.elem_count());
+        if channels != styled {
+            return Err(refused(format!(
+                "tensor enc1.8.conv_layer.weight of the content_encoder gives {channels} channels, that of the style_encoder {styled}"
+            )));
+        }
         let normal = features.broadcast_sub(&mean)?.broadcast_div(&deviation)?;
         Ok(normal.broadcast_mul(&self.deviation)?.broadcast_add(&self.mean)?)
     }
@@ -194,7 +212,7 @@ fn encode(part: &Part, picture: &Tensor) -> Result<[Tensor; 2], ModelError> {
     }
     let residual = |input: &Tensor, name: &str| -> Result<Tensor, ModelError> {
         let inner = part.convolve(input, &format!("{name}.conv1"), 1)?.relu()?;
-        Ok((input + part.convolve(&inner, &format!("{name}.conv2"), 1)?)?)
+        Ok((input + part.convolve_alike(&inner, &format!("{name}.conv2"), input)?)?)
     };
     let fine = residual(&current, "enc1.10")?;
     let coarse = residual(&fine, "enc2.0")?;
@@ -203,8 +221,8 @@ fn encode(part: &Part, picture: &Tensor) -> Result<[Tensor; 2], ModelError> {
 
 /// A residual block whose filters the style modulates.
 fn modulated(part: &Part, name: &str, input: &Tensor, signal: &Signal) -> Result<Tensor, ModelError> {
-    let first = signal.filter(&part.convolve(input, &format!("{name}.conv1"), 1)?, input)?.relu()?;
-    let second = signal.filter(&part.convolve(&first, &format!("{name}.conv2"), 1)?, &first)?;
+    let first = signal.filter(&part.convolve_alike(input, &format!("{name}.conv1"), input)?, input)?.relu()?;
+    let second = signal.filter(&part.convolve_alike(&first, &format!("{name}.conv2"), input)?, &first)?;
     Ok((input + second)?)
 }
 
@@ -217,93 +235,17 @@ fn moments(features: &Tensor) -> Result<(Tensor, Tensor), ModelError> {
     Ok((mean, variance.sqrt()?))
 }
 
-/// The tensors of a file in single precision.
-fn tensors(name: &str, bytes: &[u8]) -> Result<HashMap<String, Tensor>, ModelError> {
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(refused(format!("{name} has {} bytes, at most {FILE_BYTES_MAX} are read", bytes.len())));
+/// blake3 over the digests of the network's files and the style picture's samples.
+fn digest(network: &AnyStyleNetwork, rgb: &RgbPlanes) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for digest in &network.digests {
+        hasher.update(digest.as_bytes());
     }
-    let stored = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|e| refused(format!("{name} is no readable safetensors file: {e}")))?;
-    stored.into_iter().map(|(key, tensor)| Ok((key, tensor.to_dtype(DType::F32)?))).collect()
-}
-
-impl Part {
-    fn load(name: &'static str, bytes: &[u8]) -> Result<Self, ModelError> {
-        Ok(Self { name, tensors: tensors(name, bytes)? })
+    hasher.update(&(rgb.width as u64).to_le_bytes());
+    for value in rgb.planes.iter().flatten() {
+        hasher.update(&value.to_le_bytes());
     }
-
-    fn tensor(&self, layer: &str, part: &str) -> Result<&Tensor, ModelError> {
-        let key = format!("{layer}.conv_layer.{part}");
-        let found = self.tensors.get(&key);
-        found.ok_or_else(|| {
-            refused(format!("{} has no tensor {key}: expected a network of MicroAST's format", self.name))
-        })
-    }
-
-    /// A convolution after reflection padding, with bias; the groups follow from the shapes.
-    fn convolve(&self, input: &Tensor, layer: &str, stride: usize) -> Result<Tensor, ModelError> {
-        let (weight, bias) = (self.tensor(layer, "weight")?, self.tensor(layer, "bias")?);
-        let (outputs, of_group, kernel, _) = weight.dims4()?;
-        let (_, inputs, height, width) = input.dims4()?;
-        let fits = of_group > 0 && inputs.is_multiple_of(of_group) && outputs.is_multiple_of(inputs / of_group.max(1));
-        if !fits || kernel % 2 == 0 || bias.elem_count() != outputs || height.min(width) <= kernel / 2 {
-            return Err(refused(format!(
-                "{} cannot convolve {inputs} channels of {width}x{height} by {layer} of {:?}",
-                self.name,
-                weight.dims()
-            )));
-        }
-        let padded = reflect(input, kernel / 2)?;
-        let convolved = if of_group == inputs {
-            padded.conv2d(weight, 0, stride, 1, 1)?
-        } else {
-            grouped(&padded, weight, stride)?
-        };
-        Ok(convolved.broadcast_add(&bias.reshape((1, outputs, 1, 1))?)?)
-    }
-}
-
-fn reflect(input: &Tensor, padding: usize) -> Result<Tensor, ModelError> {
-    if padding == 0 {
-        return Ok(input.clone());
-    }
-    let (_, _, height, width) = input.dims4()?;
-    let index = |size: usize| -> Result<Tensor, ModelError> {
-        let last = size - 1;
-        let mirrored = (0..size + 2 * padding).map(|at| {
-            let from_start = at.abs_diff(padding);
-            (if from_start > last { 2 * last - from_start } else { from_start }) as u32
-        });
-        Ok(Tensor::from_iter(mirrored, &Device::Cpu)?)
-    };
-    Ok(input.index_select(&index(height)?, 2)?.index_select(&index(width)?, 3)?.contiguous()?)
-}
-
-/// A convolution of many small groups without padding, by direct sums: libraries take groups one by one.
-fn grouped(input: &Tensor, weight: &Tensor, stride: usize) -> Result<Tensor, ModelError> {
-    let (outputs, of_group, kernel, _) = weight.dims4()?;
-    let (_, inputs, height, width) = input.dims4()?;
-    let outputs_of_group = outputs / (inputs / of_group);
-    let (out_height, out_width) = ((height - kernel) / stride + 1, (width - kernel) / stride + 1);
-    let (values, taps) = (input.flatten_all()?.to_vec1::<f32>()?, weight.flatten_all()?.to_vec1::<f32>()?);
-    let mut out = vec![0.0_f32; outputs * out_height * out_width];
-    for (channel, plane) in out.chunks_exact_mut(out_height * out_width).enumerate() {
-        let first_input = channel / outputs_of_group * of_group;
-        for (tap, &factor) in
-            taps[channel * of_group * kernel * kernel..][..of_group * kernel * kernel].iter().enumerate()
-        {
-            let (source, row, column) = (first_input + tap / (kernel * kernel), tap / kernel % kernel, tap % kernel);
-            for (y, line) in plane.chunks_exact_mut(out_width).enumerate() {
-                let from = &values[(source * height + y * stride + row) * width + column..];
-                if stride == 1 {
-                    line.iter_mut().zip(from).for_each(|(sum, value)| *sum += factor * value);
-                } else {
-                    line.iter_mut().zip(from.iter().step_by(stride)).for_each(|(sum, value)| *sum += factor * value);
-                }
-            }
-        }
-    }
-    Ok(Tensor::from_vec(out, (1, outputs, out_height, out_width), &Device::Cpu)?)
+    hasher.finalize().to_hex().to_string()
 }
 
 fn upsample(input: &Tensor) -> Result<Tensor, ModelError> {
@@ -356,7 +298,7 @@ fn tensor_of(rgb: &RgbPlanes) -> Result<Tensor, ModelError> {
 fn planes_of(picture: &Tensor) -> Result<RgbPlanes, ModelError> {
     let (_, channels, height, width) = picture.dims4()?;
     if channels != 3 {
-        return Err(refused(format!("the decoder gives {channels} channels, expected 3")));
+        return Err(refused(format!("tensor {LAST} of the decoder gives {channels} channels, expected 3")));
     }
     let mut rgb = RgbPlanes::new(width, height);
     let values = picture.affine(COLOUR_MAX, 0.0)?.flatten_all()?.to_vec1::<f32>()?;
