@@ -85,6 +85,7 @@ impl Prepared {
         let (encoder, chosen) = encode::settle(&source, &request)?;
         let mut warnings = source.warnings.clone();
         warnings.extend(chosen);
+        warnings.extend(style.unused_network(network));
         let (decode_on, refused) = decoder_card(config, &source);
         warnings.extend(refused);
         warnings.extend(join::preview(&blob, &source, &encoder)?);

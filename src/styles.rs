@@ -4,16 +4,24 @@ use crate::error::{Error, ErrorKind};
 use restyle_actors::storage::{Blob, Location};
 use restyle_models::any_style::AnyStyle;
 #[cfg(feature = "train")]
-use restyle_models::any_style::{AnyStyleFiles, AnyStyleNetwork};
+use restyle_models::any_style::{AnyStyleFiles, AnyStyleNetwork, FILE_BYTES_MAX};
 use restyle_models::mix::{BLEND_MAX, StyleSource};
 use restyle_models::shipped;
 use restyle_models::weights::StyleWeights;
+#[cfg(feature = "train")]
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The short side that a larger style picture is scaled to, in pixels.
 #[cfg(feature = "train")]
 const STYLE_SIDE_MAX: u32 = 512;
+/// The most pixels of a style picture after that: encoding holds about a kilobyte for each.
+#[cfg(feature = "train")]
+const STYLE_PIXELS_MAX: usize = 1 << 21;
+/// The largest file of a style picture, in bytes.
+#[cfg(feature = "train")]
+const PICTURE_BYTES_MAX: u64 = 64 << 20;
 /// The largest weights file that is read; the network of the paper is under 7 MB.
 const WEIGHTS_BYTES_MAX: u64 = 256 << 20;
 
@@ -50,6 +58,18 @@ impl Style {
         }
     }
 
+    /// Whether a part of it is a picture, which no card scores.
+    pub(crate) fn is_cpu_only(&self) -> bool {
+        self.parts.iter().any(|(source, _)| matches!(source, StyleSource::Any(_)))
+    }
+
+    /// Says that the network for pictures is of no use to a style without one, where that is so.
+    pub(crate) fn unused_network(&self, network: Option<&Path>) -> Option<String> {
+        let path = network?.display();
+        let why = format!("style network {path} is not used: it reads pictures, and {} names none", self.name);
+        (!self.is_cpu_only()).then_some(why)
+    }
+
     /// What identifies the style: the file's blake3, or those of a blend with their shares of the whole.
     pub(crate) fn digest(&self) -> String {
         if let [(source, _)] = self.parts.as_slice() {
@@ -73,8 +93,8 @@ fn not_a_blend(said: &str, part: &str) -> Error {
     Error::new(ErrorKind::Usage, message)
 }
 
-/// Loads a built-in style, a `.safetensors` file or a storage URL of one, or encodes a picture with `network`, else with the
-/// built-in network for any style.
+/// Loads a built-in style, a `.safetensors` file, or encodes a picture with `network`, else with the built-in network for any
+/// style; files may be named by a storage URL.
 ///
 /// # Errors
 /// [`ErrorKind::Configuration`] for an unknown name, an unreadable file or tensors that are not a style network; it says which and lists the names.
@@ -94,7 +114,7 @@ pub(crate) fn resolve(said: &str, network: Option<&Path>) -> Result<Style, Error
 pub(crate) fn trained(said: &str) -> Result<StyleWeights, Error> {
     let bytes = match shipped::find(said) {
         Some(style) => style.bytes.to_vec(),
-        None => read(said)?,
+        None => read(said, WEIGHTS_BYTES_MAX)?,
     };
     StyleWeights::load(&bytes).map_err(|e| refused(said, &e))
 }
@@ -108,13 +128,14 @@ fn refused(said: &str, error: &dyn std::fmt::Display) -> Error {
 fn encoded(said: &str, network: Option<&Path>) -> Result<AnyStyle, Error> {
     use restyle_models::train::Photo;
     let network = Arc::new(any_network(network)?);
-    let photo = Photo::read(Path::new(said), None).map_err(|e| refused(said, &e))?;
-    let short = photo.size().0.min(photo.size().1) as u32;
-    let photo = if short > STYLE_SIDE_MAX {
-        Photo::read(Path::new(said), Some(STYLE_SIDE_MAX)).map_err(|e| refused(said, &e))?
-    } else {
-        photo
-    };
+    let bytes = read(said, PICTURE_BYTES_MAX)?;
+    let photo = Photo::from_bytes(Path::new(said), &bytes, STYLE_SIDE_MAX).map_err(|e| refused(said, &e))?;
+    let (width, height) = photo.size();
+    if width * height > STYLE_PIXELS_MAX {
+        let why =
+            format!("{width}x{height} pixels, expected at most {STYLE_PIXELS_MAX} after scaling: crop the picture");
+        return Err(refused(said, &why));
+    }
     let picture = photo.to_picture().map_err(|e| refused(said, &e))?;
     AnyStyle::encode(&network, &picture).map_err(|e| refused(said, &e))
 }
@@ -128,7 +149,7 @@ fn any_network(said: Option<&Path>) -> Result<AnyStyleNetwork, Error> {
     let refused = |path: &Path, e: &dyn std::fmt::Display| {
         Error::new(ErrorKind::Configuration, format!("style network {}: {e}", path.display()))
     };
-    let read = |path: &Path| std::fs::read(path).map_err(|e| refused(path, &format!("cannot read it: {e}")));
+    let read = |path: &Path| at_most(path, FILE_BYTES_MAX).map_err(|e| refused(path, &format!("cannot read it: {e}")));
     if !path.is_dir() {
         return AnyStyleNetwork::load(&read(path)?).map_err(|e| refused(path, &e));
     }
@@ -139,12 +160,21 @@ fn any_network(said: Option<&Path>) -> Result<AnyStyleNetwork, Error> {
     AnyStyleNetwork::from_parts(&files).map_err(|e| refused(path, &e))
 }
 
+/// Reads a file, and of one that is larger than `bytes_max` one byte more, for its reader to refuse.
+#[cfg(feature = "train")]
+fn at_most(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 #[cfg(not(feature = "train"))]
 fn encoded(said: &str, _: Option<&Path>) -> Result<AnyStyle, Error> {
     Err(refused(said, &"this build reads no pictures: build it with the feature train"))
 }
 
-fn read(said: &str) -> Result<Vec<u8>, Error> {
+/// Reads a style's file, wherever it lies.
+fn read(said: &str, bytes_max: u64) -> Result<Vec<u8>, Error> {
     if !looks_like_a_file(said) {
         let names: Vec<&str> = shipped::ALL.iter().map(|s| s.name).collect();
         let message =
@@ -153,8 +183,8 @@ fn read(said: &str) -> Result<Vec<u8>, Error> {
     }
     let refused = |e: &dyn std::fmt::Display| refused(said, e);
     let blob = Location::parse(said).and_then(|l| Blob::open(&l)).map_err(|e| refused(&e))?;
-    if blob.size() > WEIGHTS_BYTES_MAX {
-        return Err(refused(&format!("{} bytes, expected at most {WEIGHTS_BYTES_MAX}", blob.size())));
+    if blob.size() > bytes_max {
+        return Err(refused(&format!("{} bytes, expected at most {bytes_max}", blob.size())));
     }
     let mut bytes = vec![0; blob.size() as usize];
     let mut filled = 0;
@@ -216,6 +246,44 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Configuration);
             assert!(error.to_string().contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_network_without_a_picture_is_told() {
+        let style = resolve("starry-night", None).unwrap();
+        assert_eq!(style.unused_network(None), None);
+        let told = style.unused_network(Some(Path::new("no-such-folder"))).unwrap();
+        assert!(told.contains("no-such-folder is not used") && told.contains("starry-night"), "{told}");
+    }
+
+    /// Writes a PNG of `size` and returns its path.
+    #[cfg(feature = "train")]
+    fn painting(folder: &Path, name: &str, (width, height): (usize, usize)) -> std::path::PathBuf {
+        let path = folder.join(name);
+        let rgb = (0..3 * width * height).map(|at| (at * 7 % 251) as u8).collect();
+        restyle_models::train::Photo::from_rgb(width, height, rgb).save(&path).unwrap();
+        path
+    }
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn a_picture_is_read_by_path_and_by_url() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = painting(folder.path(), "painting.png", (40, 36));
+        let by_path = resolve(path.to_str().unwrap(), None).unwrap();
+        let by_url = resolve(&format!("file://{}", path.display()), None).unwrap();
+        assert_eq!(by_path.digest(), by_url.digest());
+        assert!(by_path.is_cpu_only() && by_path.unused_network(Some(Path::new("any"))).is_none());
+    }
+
+    #[cfg(feature = "train")]
+    #[test]
+    fn a_picture_that_is_too_long_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = painting(folder.path(), "scroll.png", (300, STYLE_PIXELS_MAX / 300 + 1));
+        let error = resolve(path.to_str().unwrap(), None).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains("crop the picture"), "{error}");
     }
 
     #[test]

@@ -71,6 +71,22 @@ fn wrong_controls_end_with_their_code() {
 }
 
 #[test]
+fn a_network_that_no_style_uses_is_told() {
+    let Some(clip) = shared("media-dev/bear-vp9-161x121.webm") else { return };
+    let bench = Bench::new();
+    let (code, events, said) = finish(command(&bench, &clip, "out.mkv").args([
+        "--style",
+        "starry-night",
+        "--style-network",
+        "no-such-network",
+        "--dry-run",
+    ]));
+    assert_eq!(code, 0, "{said}");
+    let warnings = events[0]["warnings"].to_string();
+    assert!(warnings.contains("no-such-network is not used"), "{warnings}");
+}
+
+#[test]
 fn a_picture_is_a_style_without_training() {
     let Some(clip) = shared("media-dev/bear-vp9-161x121.webm") else { return };
     let bench = Bench::new();
@@ -85,6 +101,7 @@ fn a_picture_is_a_style_without_training() {
     assert_ne!(first.0, second.0, "two pictures, two styles");
     let job = |options: &[&str]| styled(&bench, &clip, "job.mkv", options).1;
     let own = job(&["--style", &one]);
+    assert_eq!(own, job(&["--style", &format!("file://{one}")]), "the same picture by its url");
     let network = bench.path("network.safetensors").display().to_string();
     let with_network = ["--style", &one, "--style-network", &network];
     std::fs::write(&network, restyle_models::shipped::ANY.bytes).unwrap();

@@ -1,14 +1,16 @@
 //! Content photos and paintings: reading, and the random views of them that training sees.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use image::{ImageReader, Limits};
 
 use super::disturbance::{Disturbance, SHIFT_MAX};
 use super::error::TrainError;
 use super::random::Random;
 use crate::ModelError;
-use crate::pixels::{Picture, PixelFormat, Samples};
+use crate::pixels::{DIMENSION_MAX, Picture, PixelFormat, Samples};
 
 /// Short side that a content photo is scaled down to on loading, where views are not larger; bounds the memory of a photo set.
 const SHORT_SIDE_MAX: u32 = 360;
@@ -16,6 +18,8 @@ const SHORT_SIDE_MAX: u32 = 360;
 pub(super) const PREVIEW_SIDE_MAX: u32 = 360;
 /// Largest picture that is taken on, pixels, once scaled: a small file can hold a long strip of one colour.
 const PIXELS_MAX: u64 = 1 << 25;
+/// The most memory that decoding a picture may take, in bytes: 100 megapixels and some room.
+const DECODED_BYTES_MAX: u64 = 512 << 20;
 
 /// A decoded picture, RGB 8 bit, rows top down.
 #[derive(Debug, Clone)]
@@ -41,13 +45,20 @@ impl Photo {
     /// As [`Photo::read`].
     pub fn read_at_most(path: &Path, short_side_max: u32) -> Result<Self, TrainError> {
         let bytes = std::fs::read(path).map_err(|source| TrainError::io(path, source))?;
-        Self::decode(path, &bytes, |short| short.min(short_side_max))
+        Self::from_bytes(path, &bytes, short_side_max)
+    }
+
+    /// Decodes a PNG or JPEG file that was read from `name` and scales it so that its short side is `short_side_max` at most.
+    ///
+    /// # Errors
+    /// When the bytes cannot be decoded, or only with sides or memory above what is sensible.
+    pub fn from_bytes(name: &Path, bytes: &[u8], short_side_max: u32) -> Result<Self, TrainError> {
+        Self::decode(name, bytes, |short| short.min(short_side_max))
     }
 
     fn decode(path: &Path, bytes: &[u8], short_side: impl Fn(u32) -> u32) -> Result<Self, TrainError> {
-        let picture = image::load_from_memory(bytes)
-            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })?
-            .to_rgb8();
+        let picture =
+            decoded(bytes).map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })?;
         let (width, height) = picture.dimensions();
         let short = width.min(height).max(1);
         let wanted = short_side(short).max(1);
@@ -155,6 +166,16 @@ impl Photo {
             upper + (c + (d - c) * across - upper) * down
         })
     }
+}
+
+/// The picture of a PNG or JPEG file; a small file may say that it is a huge one, so that sizes are checked first.
+fn decoded(bytes: &[u8]) -> image::ImageResult<image::RgbImage> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(DIMENSION_MAX), Some(DIMENSION_MAX));
+    limits.max_alloc = Some(DECODED_BYTES_MAX);
+    reader.limits(limits);
+    Ok(reader.decode()?.to_rgb8())
 }
 
 /// The content photos of a training, held decoded.
@@ -284,5 +305,46 @@ impl PhotoSet {
             }
         }
         Ok(Tensor::from_vec(planes, (1, 3, size, size), &Device::Cpu)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let mut file = Cursor::new(Vec::new());
+        image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 7]))
+            .write_to(&mut file, image::ImageFormat::Png)
+            .unwrap();
+        file.into_inner()
+    }
+
+    #[test]
+    fn bytes_are_decoded_and_scaled_down_only() {
+        let size = |width, height| Photo::from_bytes(Path::new("a.png"), &png(width, height), 32).unwrap().size();
+        assert_eq!(size(128, 64), (64, 32));
+        assert_eq!(size(20, 30), (20, 30));
+    }
+
+    #[test]
+    fn a_picture_of_absurd_size_is_refused_before_it_is_decoded() {
+        for (width, height) in [(DIMENSION_MAX + 1, 1_u32), (30_000, 30_000)] {
+            let mut bytes = png(1, 1);
+            // Width, height and the checksum of the header.
+            bytes[16..20].copy_from_slice(&width.to_be_bytes());
+            bytes[20..24].copy_from_slice(&height.to_be_bytes());
+            let crc = crc32(&bytes[12..29]);
+            bytes[29..33].copy_from_slice(&crc.to_be_bytes());
+            let error = Photo::from_bytes(Path::new("s3://b/a.png"), &bytes, 32).unwrap_err().to_string();
+            assert!(error.contains("s3://b/a.png") && error.to_lowercase().contains("limit"), "{error}");
+        }
+    }
+
+    /// The checksum of PNG (CRC-32 of ISO 3309).
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(u32::MAX, |crc: u32, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| (crc >> 1) ^ if crc & 1 == 1 { 0xedb8_8320 } else { 0 })
+        })
     }
 }
