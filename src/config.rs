@@ -106,11 +106,9 @@ impl RawConfig {
     /// # Errors
     /// [`ErrorKind::Configuration`] naming the value, its range and where it comes from.
     pub fn check(self) -> Result<(Config, JobOptions), Error> {
-        let device = match self.device.as_deref() {
-            None => DeviceChoice::parse("auto"),
-            Some(said) => DeviceChoice::parse(said),
-        };
-        let device = device.map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
+        let said = self.device.as_deref().unwrap_or(AUTO);
+        let device_is_automatic = said == AUTO;
+        let device = DeviceChoice::parse(said).map_err(|e| Error::new(ErrorKind::Usage, e.to_string()))?;
         let decodes_on_card = decodes_on_card(self.decode.as_deref())?;
         let workers = match self.workers {
             None => None,
@@ -145,6 +143,7 @@ impl RawConfig {
         let work = WorkPlace::parse(self.work_dir.as_deref())?;
         let config = Config {
             device,
+            device_is_automatic,
             decodes_on_card,
             workers,
             work_dir: work.folder,
@@ -182,6 +181,8 @@ fn decodes_on_card(said: Option<&str>) -> Result<bool, Error> {
     }
 }
 
+/// The device that stands for the best one.
+const AUTO: &str = "auto";
 /// A frame of 4K takes minutes on a slow core; what takes longer than this is taken for hung.
 const HANG_SECONDS: u64 = 600;
 const HANG_SECONDS_MAX: u64 = 86_400;
@@ -218,6 +219,8 @@ fn out_of_range(
 pub struct Config {
     /// The device that scores.
     pub device: DeviceChoice,
+    /// Whether nobody named the device: a job whose style the best one cannot score then takes the processor.
+    pub device_is_automatic: bool,
     /// Whether frames are decoded by a card's own decoder (NVDEC) where it serves the source.
     pub decodes_on_card: bool,
     /// Scorer nodes; `None` lets the pipeline choose from cores, frame size and free memory.
@@ -332,6 +335,15 @@ mod tests {
         assert_eq!((merged.style, merged.blend.as_deref()), (None, Some("a:1,b:1")));
         let both = RawConfig { style: Some("a".into()), ..flags };
         assert_eq!(both.check().unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_device_is_automatic_where_none_is_named() {
+        let is_automatic = |device: Option<&str>| {
+            let raw = RawConfig { device: device.map(Into::into), work_dir: Some("/w".into()), ..RawConfig::default() };
+            raw.check().unwrap().0.device_is_automatic
+        };
+        assert!(is_automatic(None) && is_automatic(Some("auto")) && !is_automatic(Some("cpu")));
     }
 
     #[test]

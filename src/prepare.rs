@@ -50,6 +50,8 @@ pub(crate) struct Prepared {
     pub(crate) blob: Arc<Blob>,
     pub(crate) output: Location,
     pub(crate) style: Style,
+    /// Where frames are scored: the configured device, or another one that scores the style.
+    pub(crate) device: DeviceChoice,
     pub(crate) plan: Plan,
     /// The card that decodes for this process, by its number; else the processor does.
     pub(crate) decode_on: Option<usize>,
@@ -73,6 +75,7 @@ impl Prepared {
             (Some(name), None) => styles::resolve(name, network)?,
             (None, None) => return Err(no_style()),
         };
+        let (device, moved) = scoring_device(config.device, config.device_is_automatic, style.is_cpu_only())?;
         let source = probe(&blob)?;
         let request = EncodeRequest {
             codec: job.options.codec.clone(),
@@ -86,6 +89,7 @@ impl Prepared {
         let mut warnings = source.warnings.clone();
         warnings.extend(chosen);
         warnings.extend(style.unused_network(network));
+        warnings.extend(moved);
         let (decode_on, refused) = decoder_card(config, &source);
         warnings.extend(refused);
         warnings.extend(join::preview(&blob, &source, &encoder)?);
@@ -94,7 +98,7 @@ impl Prepared {
         let plan = Plan {
             segment_ticks: segment_ticks(&source),
             precision: job.options.precision,
-            numeric_class: numeric_class(config, job.options.precision, decode_on, &encoder),
+            numeric_class: numeric_class(device, job.options.precision, decode_on, &encoder),
             source,
             encoder,
             score_width: job.options.size,
@@ -104,7 +108,7 @@ impl Prepared {
             },
             conceal: job.options.conceal,
         };
-        Ok(Self { id, blob, output, style, plan, decode_on, warnings, strict: job.options.strict })
+        Ok(Self { id, blob, output, style, device, plan, decode_on, warnings, strict: job.options.strict })
     }
 
     /// Returns how the network is to be run.
@@ -168,6 +172,26 @@ fn segment_ticks(source: &SourceInfo) -> i64 {
     ((SEGMENT_SECONDS / tick).round() as i64).max(1)
 }
 
+/// Chooses the device that scores, beside it why it is not the configured one: a picture as style is scored on the processor
+/// alone, which may be chosen where nobody named a device.
+fn scoring_device(
+    configured: DeviceChoice,
+    is_automatic: bool,
+    is_cpu_only: bool,
+) -> Result<(DeviceChoice, Option<String>), Error> {
+    if configured == DeviceChoice::Cpu || !is_cpu_only {
+        return Ok((configured, None));
+    }
+    if is_automatic {
+        let why = format!("a picture as style is scored on the processor, not on {configured}");
+        return Ok((DeviceChoice::Cpu, Some(why)));
+    }
+    let message = format!(
+        "a picture as style is scored on the processor only, and the device is {configured}: add --device cpu, or leave the device out"
+    );
+    Err(Error::new(ErrorKind::Usage, message))
+}
+
 /// Chooses the card that decodes, where one is to; beside it why none does although it was asked for.
 fn decoder_card(config: &Config, source: &SourceInfo) -> (Option<usize>, Option<String>) {
     if !config.decodes_on_card {
@@ -188,11 +212,16 @@ fn decoder_card(config: &Config, source: &SourceInfo) -> (Option<usize>, Option<
 
 /// Names what the bytes of the output depend on besides the job itself. A card's decoder conceals damage in its own way, and
 /// its encoder writes other bytes than any other.
-fn numeric_class(config: &Config, precision: Precision, decode_on: Option<usize>, encoder: &EncoderSettings) -> String {
+fn numeric_class(
+    device: DeviceChoice,
+    precision: Precision,
+    decode_on: Option<usize>,
+    encoder: &EncoderSettings,
+) -> String {
     let ffmpeg = restyle_actors::ffmpeg::capabilities::Capabilities::read();
     format!(
         "{}{}{}{} avcodec-{} avfilter-{} swscale-{}",
-        restyle_models::device::numeric_class(config.device),
+        restyle_models::device::numeric_class(device),
         if precision.is_full() { "" } else { " reduced" },
         if decode_on.is_some() { " nvdec" } else { "" },
         if encoder.codec.is_on_card() { " nvenc" } else { "" },
@@ -200,4 +229,27 @@ fn numeric_class(config: &Config, precision: Precision, decode_on: Option<usize>
         ffmpeg.avfilter,
         ffmpeg.swscale
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_as_style_takes_the_processor_where_no_device_was_named() {
+        for card in [DeviceChoice::Cuda(0), DeviceChoice::CudaAll] {
+            let (device, why) = scoring_device(card, true, true).unwrap();
+            assert_eq!(device, DeviceChoice::Cpu);
+            assert!(why.is_some_and(|why| why.contains(&card.to_string())), "{card}: the change is told");
+            let error = scoring_device(card, false, true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Usage);
+            assert!(error.to_string().contains("--device cpu"), "{error}");
+        }
+        for is_automatic in [true, false] {
+            assert_eq!(scoring_device(DeviceChoice::Cpu, is_automatic, true).unwrap(), (DeviceChoice::Cpu, None));
+            for device in [DeviceChoice::Cpu, DeviceChoice::Cuda(1), DeviceChoice::CudaAll] {
+                assert_eq!(scoring_device(device, is_automatic, false).unwrap(), (device, None));
+            }
+        }
+    }
 }

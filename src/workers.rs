@@ -12,9 +12,9 @@ use std::num::NonZeroUsize;
 /// Scorers may fill this share of the memory that is free; the rest is for pictures, encoders and whoever else is there.
 const ROOM_SHARE: u64 = 2;
 
-/// Returns the configuration with a number of scorers, which is the one asked for if one was.
+/// Returns the configuration with the job's device and a number of scorers, which is the one asked for if one was.
 pub(crate) fn settled(config: &Config, prepared: &Prepared) -> Config {
-    let mut config = config.clone();
+    let mut config = Config { device: prepared.device, ..config.clone() };
     if config.workers.is_none() && config.device == DeviceChoice::Cpu {
         let video = &prepared.plan.source.video;
         config.workers = Some(choose(cores(), free_bytes(), frame_bytes(prepared), video.frames_about));

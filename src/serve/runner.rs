@@ -191,6 +191,8 @@ fn pipeline_config(entry: &Entry, config: &ServeConfig) -> Config {
     let built = budget::built(config, &entry.lock().record.accepted.route);
     Config {
         device: config.device,
+        // The nodes that onlookers see are named after the device before the job's style is read.
+        device_is_automatic: false,
         decodes_on_card: false,
         workers: NonZeroUsize::new(built),
         work_dir: config.work.clone(),
