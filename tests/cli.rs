@@ -295,6 +295,29 @@ fn the_other_verbs_answer() {
 }
 
 #[test]
+fn a_converted_style_replaces_nothing_unasked() {
+    let bench = Bench::new();
+    let (input, output) = (bench.path("net.pth"), bench.path("mine.safetensors"));
+    let checkpoint = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/import/zip.pth")).unwrap();
+    std::fs::write(&input, &checkpoint).unwrap();
+    let convert = |into: &Path, more: &[&str]| {
+        let told = restyle().args(["styles", "convert"]).arg(&input).arg(into).args(more).output().unwrap();
+        (told.status.code(), String::from_utf8(told.stderr).unwrap())
+    };
+    assert_eq!(convert(&output, &[]).0, Some(0));
+    let made = std::fs::read(&output).unwrap();
+    std::fs::write(&output, b"somebody's").unwrap();
+    let (code, stderr) = convert(&output, &[]);
+    assert!(code == Some(2) && stderr.contains("--overwrite"), "{stderr}");
+    assert_eq!(std::fs::read(&output).unwrap(), b"somebody's");
+    assert_eq!(convert(&output, &["--overwrite"]).0, Some(0));
+    assert_eq!(std::fs::read(&output).unwrap(), made);
+    let (code, stderr) = convert(&input, &["--overwrite"]);
+    assert!(code == Some(2) && stderr.contains("both"), "{stderr}");
+    assert_eq!(std::fs::read(&input).unwrap(), checkpoint);
+}
+
+#[test]
 fn the_truncated_clip_is_refused_and_the_one_without_a_keyframe_is_styled() {
     let bench = Bench::new();
     let Some(cut) = shared("media-dev/derived-truncated-60pct.mp4") else { return };

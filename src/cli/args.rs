@@ -237,6 +237,9 @@ pub(crate) enum StylesVerb {
         input: PathBuf,
         /// Where the .safetensors file goes
         output: PathBuf,
+        /// Replace an OUTPUT that is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

@@ -2,6 +2,7 @@
 
 use super::args::StylesVerb;
 use super::output;
+use super::whole_file::Place;
 use crate::error::{Error, ErrorKind};
 use crate::styles::trained;
 use restyle_models::{import, shipped};
@@ -15,7 +16,7 @@ pub(super) fn styles(verb: StylesVerb) -> Result<(), Error> {
         StylesVerb::Verify => verify(),
         #[cfg(feature = "train")]
         StylesVerb::Sheet(args) => super::sheet::sheet(&args),
-        StylesVerb::Convert { input, output } => convert(&input, &output),
+        StylesVerb::Convert { input, output, overwrite } => convert(&input, &output, overwrite),
     }
 }
 
@@ -44,7 +45,8 @@ fn show(said: &str, json: bool) -> Result<(), Error> {
     output::write(&text)
 }
 
-fn convert(input: &Path, into: &Path) -> Result<(), Error> {
+fn convert(input: &Path, into: &Path, overwrite: bool) -> Result<(), Error> {
+    let place = Place::check(into, input, overwrite)?;
     let unreadable =
         |e: std::io::Error| Error::new(ErrorKind::InputUnreadable, format!("cannot read {}: {e}", input.display()));
     if std::fs::metadata(input).map_err(unreadable)?.len() > import::FILE_BYTES_MAX as u64 {
@@ -55,8 +57,7 @@ fn convert(input: &Path, into: &Path) -> Result<(), Error> {
     let bytes = std::fs::read(input).map_err(unreadable)?;
     let style = import::convert(&bytes)
         .map_err(|e| Error::new(ErrorKind::Configuration, format!("{}: {e}", input.display())))?;
-    std::fs::write(into, &style)
-        .map_err(|e| Error::new(ErrorKind::Storage, format!("cannot write {}: {e}", into.display())))?;
+    place.fill(&style)?;
     output::write(&format!("{}: {} bytes, blake3 {}\n", into.display(), style.len(), blake3::hash(&style).to_hex()))
 }
 
