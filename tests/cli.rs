@@ -318,6 +318,16 @@ fn a_converted_style_replaces_nothing_unasked() {
 }
 
 #[test]
+fn verify_says_what_it_compares() {
+    let told = restyle().args(["styles", "verify"]).output().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(told.status.success() && text.contains("any picture"), "{text}");
+    for line in text.lines() {
+        assert!(line.ends_with("is the BLAKE3 that this program was made with"), "{line}");
+    }
+}
+
+#[test]
 fn the_truncated_clip_is_refused_and_the_one_without_a_keyframe_is_styled() {
     let bench = Bench::new();
     let Some(cut) = shared("media-dev/derived-truncated-60pct.mp4") else { return };

@@ -226,7 +226,7 @@ pub(crate) enum StylesVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Load every built-in style and check its digest
+    /// Load every built-in style and check its BLAKE3 against the one that the program was made with
     Verify,
     /// Lay out a photo in every style
     #[cfg(feature = "train")]

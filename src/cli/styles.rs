@@ -9,6 +9,9 @@ use restyle_models::{import, shipped};
 use serde_json::json;
 use std::path::Path;
 
+/// What `verify` says of a network whose bytes are those that were built in; cards give SHA-256, for other programs.
+const SOUND: &str = "is the BLAKE3 that this program was made with";
+
 pub(super) fn styles(verb: StylesVerb) -> Result<(), Error> {
     match verb {
         StylesVerb::List { json } => list(json),
@@ -65,15 +68,18 @@ fn verify() -> Result<(), Error> {
     for style in shipped::ALL {
         let digest = trained(style.name)?.describe().digest;
         if digest != style.digest {
-            let message = format!("style {} has digest {digest}, its card says {}", style.name, style.digest);
-            return Err(Error::new(ErrorKind::Configuration, message));
+            return Err(changed(&format!("style {}", style.name), &digest, style.digest));
         }
-        output::write(&format!("{:<16} {digest} as its card says\n", style.name))?;
+        output::write(&format!("{:<16} {digest} {SOUND}\n", style.name))?;
     }
     let digest = blake3::hash(shipped::ANY.bytes).to_hex();
     if digest.as_str() != shipped::ANY.digest {
-        let message = format!("the network for any picture has digest {digest}, its card says {}", shipped::ANY.digest);
-        return Err(Error::new(ErrorKind::Configuration, message));
+        return Err(changed("the network for any picture", &digest, shipped::ANY.digest));
     }
-    output::write(&format!("{:<16} {digest} as its card says\n", "any picture"))
+    output::write(&format!("{:<16} {digest} {SOUND}\n", "any picture"))
+}
+
+fn changed(what: &str, digest: &str, expected: &str) -> Error {
+    let message = format!("{what} has the BLAKE3 {digest}, expected {expected}, with which this program was made");
+    Error::new(ErrorKind::Configuration, message)
 }
