@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_is_no_blend_is_a_usage_error() {
-        let many = vec!["starry-night:1"; BLEND_MAX + 1].join(",");
+        let many = ["starry-night:1"; BLEND_MAX + 1].join(",");
         for said in
             ["", "starry-night", "starry-night:", "starry-night:0", "starry-night:-1", ":1", "starry-night:inf", &many]
         {

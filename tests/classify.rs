@@ -1,4 +1,5 @@
 //! The second scorer of `examples/classify.rs`: records of every frame, the same after a drain and a resume.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 #[path = "../examples/classify.rs"]
 #[allow(unreachable_pub)]

@@ -1,4 +1,5 @@
 //! What the command says and returns when things are not as they should be.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

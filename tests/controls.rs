@@ -1,4 +1,5 @@
 //! `--strength`, `--preserve-color` and `--blend` as a user meets them: other pictures, other jobs, the same bytes every time.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

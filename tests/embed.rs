@@ -1,4 +1,5 @@
 //! The library inside another program: nodes that are taken away while a job runs.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

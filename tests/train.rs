@@ -1,4 +1,5 @@
 //! `restyle train` as a command: a killed training goes on to the same file, and what does not fit ends with the right code.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

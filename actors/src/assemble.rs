@@ -196,7 +196,7 @@ struct Assembly<'a> {
 impl<'a> Assembly<'a> {
     fn new(assembler: &'a Assembler, open: &OpenSegment) -> Self {
         let Assembler { parts, node, progress } = assembler;
-        let window = open.arrivals.stats().capacity as usize;
+        let window = open.arrivals.stats().capacity;
         Self {
             parts,
             node,

@@ -1,4 +1,5 @@
 //! Decoding gives exactly the frames that FFmpeg gives, with its timestamps and pixels.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! Joining: every other track of real and generated sources comes through, with the styled frames at their times.
 //!
 //! Styled frames are small gradients here; what counts is where they lie and what lies beside them.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod media;
 

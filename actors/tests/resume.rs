@@ -1,4 +1,5 @@
 //! Taking a source up behind a frame gives the very frames that decoding it whole gives.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What a source is asked before work begins: what it holds, whether it is accepted, whether it stays the same.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A network for any style against what ONNX Runtime computed from the published weights of MicroAST (MIT).
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 use restyle_models::ModelError;
 use restyle_models::any_style::{AnyStyle, AnyStyleFiles, AnyStyleNetwork};

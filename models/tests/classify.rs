@@ -1,4 +1,5 @@
 //! SqueezeNet against what ONNX Runtime computed from the same weights.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 use restyle_models::pixels::{Picture, PixelFormat, RgbPlanes, from_rgb};
 use restyle_models::squeeze_net::SqueezeNet;

@@ -1,6 +1,7 @@
 //! The network as one operation of candle on every device that answers here: one body, tolerances by precision.
 //!
 //! Without feature `cuda`, or where no card answers, the card's part says so and is skipped.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 use candle_core::{Device, Tensor};
 use restyle_models::pixels::{Picture, PixelFormat, RgbPlanes, from_rgb, to_rgb};

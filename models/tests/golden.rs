@@ -1,6 +1,7 @@
 //! The published styles against reference outputs that ONNX Runtime 1.31.1 computed in f32 from the same weights.
 //!
 //! `golden/*.npy` are raw outputs, not clamped; the inputs are the pictures beside them.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 use restyle_models::calibrate::PSNR_MIN;
 use restyle_models::kernels::Isa;

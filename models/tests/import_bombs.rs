@@ -23,11 +23,11 @@ fn check(bytes: &[u8], says: &str) {
 
 /// A text of a pickle (BINUNICODE).
 fn text(said: &str) -> Vec<u8> {
-    [&[b'X'], &(said.len() as u32).to_le_bytes()[..], said.as_bytes()].concat()
+    [b"X", &(said.len() as u32).to_le_bytes()[..], said.as_bytes()].concat()
 }
 
 fn int(value: u32) -> Vec<u8> {
-    [&[b'J'], &value.to_le_bytes()[..]].concat()
+    [b"J", &value.to_le_bytes()[..]].concat()
 }
 
 /// A pickle of protocol 2 around opcodes.

@@ -1,4 +1,5 @@
 //! The HTTP interface against a real service: every endpoint, and everything that has to be refused.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 #[path = "../support/mod.rs"]

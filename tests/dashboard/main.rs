@@ -1,4 +1,5 @@
 //! The dashboard as a person sees it: `restyle serve` as a process, and a headless Chromium that clicks.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 #[path = "../support/mod.rs"]
 mod support;

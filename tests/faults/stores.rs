@@ -85,7 +85,7 @@ fn row_30_work_of_another_build_is_not_mixed_in() {
     rehearsal.until_scored(SLOW, 10).kill();
     let name = rehearsal.job_folder().unwrap().file_name().unwrap().to_string_lossy().into_owned();
     // The plan as another build would have written it.
-    let store = std::sync::Arc::new(LocalStore::open(&rehearsal.bench.path("work")).unwrap());
+    let store = std::sync::Arc::new(LocalStore::open(rehearsal.bench.path("work")).unwrap());
     let ledger = Ledger::new(store, name.parse().unwrap(), "other");
     let request: serde_json::Value = ledger.request().unwrap().unwrap().content().unwrap();
     let mut plan: serde_json::Value = ledger.plan().unwrap().unwrap().content().unwrap();

@@ -1,4 +1,5 @@
 //! The daemon, end to end: as a process that is killed and restarted, and as a service inside this one.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests say what they skip and what they measured")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -87,10 +87,9 @@ impl Upload {
         };
         // The condition at the end decides; this saves sending what would be refused.
         let (operator, key) = (object.operator()?, object.key().to_owned());
-        match block_on(async move { operator.stat(&key).await })? {
-            Ok(_) => return Ok(None),
-            // Who may write need not be able to look; and what is wrong is told to a write alone, in words.
-            Err(_) => {}
+        // Who may write need not be able to look; and what is wrong is told to a write alone, in words.
+        if block_on(async move { operator.stat(&key).await })?.is_ok() {
+            return Ok(None);
         }
         let options = WriteOptions { if_not_exists: true, ..WriteOptions::default() };
         let pieces = Pieces::begin(object, options, piece_bytes(bytes_max))?;

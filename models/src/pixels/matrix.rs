@@ -115,9 +115,10 @@ mod tests {
     fn the_inverse_undoes_the_matrix() {
         for matrix in YUV {
             let (there, back) = (forward(matrix), inverse(forward(matrix)));
-            for row in 0..3 {
+            for (row, factors) in back.iter().enumerate() {
                 for column in 0..3 {
-                    let sum: f64 = (0..3).map(|k| back[row][k] * there[k][column]).sum();
+                    let sum: f64 =
+                        std::iter::zip(factors, &there).map(|(factor, values)| factor * values[column]).sum();
                     let expected = if row == column { 1.0 } else { 0.0 };
                     assert!((sum - expected).abs() < 1e-12, "{matrix:?}");
                 }
