@@ -4,13 +4,17 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use crate::train::buffer::{floats, tensor, with_floats};
+use crate::train::stock;
 use crate::train::tap::{PackedWeights, TapGrid, accumulate_weight_gradient, correlate};
 
 /// Gram matrix (C, C) of one sample's features (1, C, H, W): `F Fᵀ / HW`.
 ///
 /// # Errors
-/// When the batch is not one, or the tensor is not f32 in the processor's memory.
+/// When the batch is not one, or the tensor is not f32.
 pub fn gram(features: &Tensor) -> Result<Tensor> {
+    if stock::serves(features.device()) {
+        return stock::gram(features);
+    }
     features.contiguous()?.apply_op1(Gram)
 }
 

@@ -79,6 +79,16 @@ impl FeatureNetwork {
         Ok(Self { layers, digest: format!("random {channels:?} {seed}") })
     }
 
+    /// The same network with its weights on `device`.
+    ///
+    /// # Errors
+    /// When the device has no room or is lost.
+    pub fn to_device(self, device: &Device) -> Result<Self, TrainError> {
+        let moved = |(weight, bias): &(Tensor, Tensor)| Ok((weight.to_device(device)?, bias.to_device(device)?));
+        let layers = self.layers.iter().map(moved).collect::<Result<_, TrainError>>()?;
+        Ok(Self { layers, ..self })
+    }
+
     /// Feature levels that the file holds: 3 (to relu3_1) or 4 (to relu4_1).
     pub fn levels(&self) -> usize {
         if self.layers.len() > LEVELS[3] { 4 } else { 3 }
@@ -89,7 +99,8 @@ impl FeatureNetwork {
         &self.digest
     }
 
-    /// The first `levels` feature maps (relu1_1, relu2_1, relu3_1, relu4_1) of `pictures` (N, 3, H, W), RGB 0..1.
+    /// The first `levels` feature maps (relu1_1, relu2_1, relu3_1, relu4_1) of `pictures` (N, 3, H, W), RGB 0..1, of
+    /// any device; the features lie on the network's.
     ///
     /// # Errors
     /// When a side is too small for the pooling and padding.
@@ -97,7 +108,7 @@ impl FeatureNetwork {
         let levels = levels.min(self.levels());
         let last = LEVELS[levels - 1];
         let mut features = Vec::with_capacity(levels);
-        let mut current = pictures.clone();
+        let mut current = pictures.to_device(self.layers[0].0.device())?;
         for (index, (weight, bias)) in self.layers.iter().enumerate().take(last + 1) {
             if POOLED.contains(&index) {
                 current = max_pool(&current)?;

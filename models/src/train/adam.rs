@@ -5,35 +5,57 @@ use candle_core::{Device, Tensor, Var};
 
 use super::buffer::with_floats;
 use super::error::TrainError;
+use super::stock;
+use super::stock_adam::{Step, TensorMoments, gradients, norm};
 
-const BETA_FIRST: f64 = 0.9;
-const BETA_SECOND: f64 = 0.99;
-const EPSILON: f64 = 1e-8;
+pub(super) const BETA_FIRST: f64 = 0.9;
+pub(super) const BETA_SECOND: f64 = 0.99;
+pub(super) const EPSILON: f64 = 1e-8;
 
 /// The optimiser's state: first and second moments of every variable, and the steps made.
 #[derive(Debug)]
 pub struct Adam {
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
+    moments: Moments,
     steps: u32,
     clip: f64,
+}
+
+/// First and second moments, in the variables' order.
+#[derive(Debug)]
+enum Moments {
+    /// In the processor's memory, where all begin.
+    Host(HostMoments),
+    /// On the device of variables that lie elsewhere.
+    Device(TensorMoments),
+}
+
+#[derive(Debug)]
+struct HostMoments {
+    first: Vec<Vec<f32>>,
+    second: Vec<Vec<f32>>,
 }
 
 impl Adam {
     /// A fresh optimiser for these variables; gradients whose common norm is above `clip` are scaled down to it.
     pub fn new(variables: &[(String, Var)], clip: f64) -> Self {
         let zeros = || variables.iter().map(|(_, variable)| vec![0.0; variable.elem_count()]).collect();
-        Self { first: zeros(), second: zeros(), steps: 0, clip }
+        Self::restore(zeros(), zeros(), 0, clip)
     }
 
     /// An optimiser that goes on from a checkpoint's moments.
     pub fn restore(first: Vec<Vec<f32>>, second: Vec<Vec<f32>>, steps: u32, clip: f64) -> Self {
-        Self { first, second, steps, clip }
+        Self { moments: Moments::Host(HostMoments { first, second }), steps, clip }
     }
 
-    /// First and second moments, in the variables' order.
-    pub fn moments(&self) -> (&[Vec<f32>], &[Vec<f32>]) {
-        (&self.first, &self.second)
+    /// First and second moments, in the variables' order; waits for the device.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub fn moments(&self) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), TrainError> {
+        match &self.moments {
+            Moments::Host(HostMoments { first, second }) => Ok((first.clone(), second.clone())),
+            Moments::Device(moments) => Ok(moments.download()?),
+        }
     }
 
     /// Steps made.
@@ -44,38 +66,82 @@ impl Adam {
     /// Makes one step and returns the gradient's norm before clipping; a norm that is not finite changes nothing.
     ///
     /// # Errors
-    /// When candle cannot set a variable.
-    pub fn step(&mut self, variables: &[(String, Var)], gradients: &GradStore, rate: f64) -> Result<f64, TrainError> {
-        let mut values = Vec::with_capacity(variables.len());
-        for (_, variable) in variables {
-            values.push(match gradients.get(variable.as_tensor()) {
-                Some(gradient) => with_floats(gradient, |gradient| Ok(gradient.to_vec()))?,
-                None => vec![0.0; variable.elem_count()],
-            });
+    /// When candle cannot set a variable, or the variables moved to another device since the last step.
+    pub fn step(&mut self, variables: &[(String, Var)], store: &GradStore, rate: f64) -> Result<f64, TrainError> {
+        let Some((_, first)) = variables.first() else { return Ok(0.0) };
+        if stock::serves(first.device()) {
+            return self.step_on_device(variables, store, rate);
         }
+        let values = host_gradients(variables, store)?;
         let norm = values.iter().flatten().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
-        if !norm.is_finite() {
-            // An overflowed gradient has no direction; scaled down it would turn weights into no numbers for good.
-            return Ok(norm);
+        let Moments::Host(moments) = &mut self.moments else {
+            return Err(candle_core::Error::msg("moments on a device, variables in the processor's memory").into());
+        };
+        if let Some(step) = next(&mut self.steps, self.clip, norm, rate) {
+            moments.step(variables, &values, step)?;
         }
-        let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
-        self.steps += 1;
-        let first_bias = 1.0 - BETA_FIRST.powi(self.steps as i32);
-        let second_bias = 1.0 - BETA_SECOND.powi(self.steps as i32);
+        Ok(norm)
+    }
+
+    fn step_on_device(&mut self, variables: &[(String, Var)], store: &GradStore, rate: f64) -> Result<f64, TrainError> {
+        let gradients = gradients(variables, store)?;
+        let norm = norm(&gradients)?;
+        if let Some(step) = next(&mut self.steps, self.clip, norm, rate) {
+            self.moments.on_device(variables)?.step(variables, &gradients, step)?;
+        }
+        Ok(norm)
+    }
+}
+
+impl Moments {
+    /// The moments on the variables' device, moved there if they were not.
+    fn on_device(&mut self, variables: &[(String, Var)]) -> Result<&mut TensorMoments, TrainError> {
+        let uploaded = match self {
+            Self::Device(moments) => return Ok(moments),
+            Self::Host(HostMoments { first, second }) => TensorMoments::upload(variables, first, second)?,
+        };
+        *self = Self::Device(uploaded);
+        self.on_device(variables)
+    }
+}
+
+/// Counts the next step, for gradients of this norm.
+fn next(steps: &mut u32, clip: f64, norm: f64, rate: f64) -> Option<Step> {
+    if !norm.is_finite() {
+        // An overflowed gradient has no direction; scaled down it would turn weights into no numbers for good.
+        return None;
+    }
+    *steps += 1;
+    let scale = if norm > clip { clip / norm } else { 1.0 };
+    Some(Step { scale, rate, number: *steps })
+}
+
+fn host_gradients(variables: &[(String, Var)], store: &GradStore) -> Result<Vec<Vec<f32>>, TrainError> {
+    let of = |variable: &Var| match store.get(variable.as_tensor()) {
+        Some(gradient) => with_floats(gradient, |gradient| Ok(gradient.to_vec())),
+        None => Ok(vec![0.0; variable.elem_count()]),
+    };
+    variables.iter().map(|(_, variable)| Ok(of(variable)?)).collect()
+}
+
+impl HostMoments {
+    fn step(&mut self, variables: &[(String, Var)], gradients: &[Vec<f32>], step: Step) -> Result<(), TrainError> {
+        let first_bias = 1.0 - BETA_FIRST.powi(step.number as i32);
+        let second_bias = 1.0 - BETA_SECOND.powi(step.number as i32);
         for (index, (_, variable)) in variables.iter().enumerate() {
             let mut weights = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
             let moments = self.first[index].iter_mut().zip(&mut self.second[index]);
-            for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(&values[index]).zip(moments) {
-                let gradient = f64::from(gradient) * scale;
+            for ((weight, &gradient), (first, second)) in weights.iter_mut().zip(&gradients[index]).zip(moments) {
+                let gradient = f64::from(gradient) * step.scale;
                 let mean = BETA_FIRST * f64::from(*first) + (1.0 - BETA_FIRST) * gradient;
                 let square = BETA_SECOND * f64::from(*second) + (1.0 - BETA_SECOND) * gradient * gradient;
                 (*first, *second) = (mean as f32, square as f32);
-                let change = rate * (mean / first_bias) / ((square / second_bias).sqrt() + EPSILON);
+                let change = step.rate * (mean / first_bias) / ((square / second_bias).sqrt() + EPSILON);
                 *weight = (f64::from(*weight) - change) as f32;
             }
             variable.set(&Tensor::from_vec(weights, variable.shape(), &Device::Cpu)?)?;
         }
-        Ok(norm)
+        Ok(())
     }
 }
 
@@ -127,5 +193,33 @@ mod tests {
         for value in variables[0].1.as_tensor().to_vec1::<f32>().unwrap() {
             assert!((value - 1.0).abs() < 1e-3, "{value}");
         }
+    }
+
+    #[test]
+    fn tensors_step_as_the_processor_does() {
+        let start = Tensor::new(&[[3.0_f32, -2.0, 0.5], [1.0, 0.0, -40.0]], &Device::Cpu).unwrap();
+        let run = |clip: f64| {
+            let variables = ["x", "y"].map(|name| (name.to_owned(), Var::from_tensor(&start.copy().unwrap()).unwrap()));
+            let mut adam = Adam::new(&variables, clip);
+            for step in 0..30 {
+                // The second variable has no gradient at all.
+                let loss = variables[0].1.as_tensor().affine(1.0, -1.0).unwrap().sqr().unwrap().sum_all().unwrap();
+                adam.step(&variables, &loss.backward().unwrap(), scheduled_rate(0.1, step, 40)).unwrap();
+            }
+            let of = |(_, variable): &(String, Var)| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let (first, second) = adam.moments().unwrap();
+            [variables.each_ref().map(of).to_vec(), first, second].concat().concat()
+        };
+        // Clipped and not.
+        for clip in [1.0, 1e6] {
+            for (got, expected) in stock::everywhere(|| run(clip)).iter().zip(run(clip)) {
+                assert!((got - expected).abs() <= 1e-6 * expected.abs(), "{got} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_are_not_moved_by_an_overflowed_gradient_either() {
+        stock::everywhere(an_overflowed_gradient_changes_nothing);
     }
 }

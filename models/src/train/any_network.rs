@@ -9,6 +9,7 @@ use candle_core::{Device, Tensor, Var};
 use super::conv::{ConvSpec, convolve};
 use super::error::TrainError;
 use super::moments::{impose, moments};
+use super::network::variables_to;
 use super::random::Random;
 use super::upsample::upsample;
 
@@ -21,7 +22,7 @@ const GREY: f32 = 0.5;
 /// that end a residual block, so that it passes on what it gets, and the last ones, so that the picture starts in range.
 const SMALL_SPREAD: f32 = 0.1;
 
-/// A trainable network for any style; its variables live in the processor's memory.
+/// A trainable network for any style; a new one's variables lie in the processor's memory.
 #[derive(Debug)]
 pub struct AnyNetwork {
     width: usize,
@@ -121,6 +122,14 @@ impl AnyNetwork {
         Ok(network)
     }
 
+    /// The same network with its variables on `device`.
+    ///
+    /// # Errors
+    /// When the device has no room or is lost.
+    pub fn to_device(self, device: &Device) -> Result<Self, TrainError> {
+        Ok(Self { variables: variables_to(self.variables, device)?, ..self })
+    }
+
     /// Channels of the first convolution.
     pub fn width(&self) -> usize {
         self.width
@@ -138,7 +147,7 @@ impl AnyNetwork {
         found.map(|(_, variable)| variable.as_tensor()).expect("a variable for every layer")
     }
 
-    /// Encodes the style of `picture` (1, 3, H, W), RGB 0..1.
+    /// Encodes the style of `picture` (1, 3, H, W), RGB 0..1, of any device.
     ///
     /// # Errors
     /// When a side is below 16.
@@ -159,7 +168,7 @@ impl AnyNetwork {
         Ok(Signal { weight: pooled("weight")?, bias: pooled("bias")?, moments })
     }
 
-    /// Stylizes `pictures` (N, 3, H, W), RGB 0..1; the result is about 0..1, not clamped, its sides rounded up to fours.
+    /// Stylizes `pictures` (N, 3, H, W), RGB 0..1, of any device; the result, on the network's, is about 0..1, not clamped, its sides rounded up to fours.
     ///
     /// # Errors
     /// When a side is below 16.
@@ -184,7 +193,7 @@ impl AnyNetwork {
 
     /// Features at two levels, both at a quarter of the picture's size.
     fn encode(&self, part: &str, pictures: &Tensor) -> Result<[Tensor; 2], TrainError> {
-        let mut current = pictures.clone();
+        let mut current = pictures.to_device(self.variables[0].1.device())?;
         for (index, (layer, stride)) in
             [("enc1.0", 1), ("enc1.2", 2), ("enc1.4", 1), ("enc1.6", 2), ("enc1.8", 1)].into_iter().enumerate()
         {
@@ -221,7 +230,7 @@ impl Signal {
     fn filter(&self, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Tensor), TrainError> {
         let (channels, _, kernel, _) = weight.dims4()?;
         let of_filter = |values: &Tensor| values.reshape((channels, 1, 1, 1));
-        let kept = Tensor::eye(channels, candle_core::DType::F32, &Device::Cpu)?
+        let kept = Tensor::eye(channels, candle_core::DType::F32, weight.device())?
             .reshape((channels, channels, 1, 1))?
             .pad_with_zeros(2, kernel / 2, kernel / 2)?
             .pad_with_zeros(3, kernel / 2, kernel / 2)?;

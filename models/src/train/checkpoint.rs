@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ impl Trainer {
         }
         (config.preview, config.start) = (None, None);
         (config.preview_every, config.checkpoint_every, config.fresh) = (0, 0, false);
+        // Cards of one number or another are one kind; a card and a processor round otherwise.
+        config.device = config.device.kind();
         let mut hasher = blake3::Hasher::new();
         hasher.update(&RECIPE.to_le_bytes());
         hasher.update(format!("{config:?}").as_bytes());
@@ -97,7 +99,7 @@ impl Trainer {
     pub fn save(&self, path: &Path, (main, steady): (u32, u32)) -> Result<(), TrainError> {
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let (first, second) = self.adam.moments();
+        let (first, second) = self.adam.moments()?;
         for (index, (name, variable)) in self.learner.variables().iter().enumerate() {
             let shape = variable.dims().to_vec();
             let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;
@@ -141,7 +143,7 @@ impl Trainer {
         let state: State = serde_json::from_str(state).map_err(|error| refuse(format!("damaged: {error}")))?;
         if state.fingerprint != self.fingerprint() {
             return Err(refuse(
-                "it belongs to a training with another painting, photos, features or settings; remove it to start anew"
+                "it belongs to a training with another painting, photos, features, device or settings; remove it to start anew"
                     .to_owned(),
             ));
         }
@@ -158,7 +160,7 @@ impl Trainer {
         for (name, variable) in self.learner.variables() {
             let count = variable.elem_count();
             let weights = values(checkpoint_name(name), count)?;
-            variable.set(&Tensor::from_vec(weights, variable.shape(), &Device::Cpu)?)?;
+            variable.set(&Tensor::from_vec(weights, variable.shape(), variable.device())?)?;
             first.push(values(format!("first.{name}"), count)?);
             second.push(values(format!("second.{name}"), count)?);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::device::TrainDevice;
 use super::error::TrainError;
 
 /// Iterations of both stages together.
@@ -97,6 +98,9 @@ pub struct TrainConfig {
     pub preview_every: u32,
     /// Whether to forget the checkpoint of an earlier run, once everything is read.
     pub fresh: bool,
+    /// Where it computes.
+    #[serde(default)]
+    pub device: TrainDevice,
 }
 
 impl TrainConfig {
@@ -124,6 +128,7 @@ impl TrainConfig {
             preview: None,
             preview_every: 200,
             fresh: false,
+            device: TrainDevice::Cpu,
         }
     }
 

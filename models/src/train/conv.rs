@@ -8,6 +8,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::buffer::{Scratch, floats, tensor, with_floats};
+use super::stock;
 use super::tap::{PackedWeights, TapGrid, accumulate_weight_gradient, correlate};
 
 /// What a convolution does around its sum.
@@ -38,8 +39,11 @@ impl ConvSpec {
 /// The output is (N, O, ceil(uH / s), ceil(uW / s)) for upsampling u and stride s.
 ///
 /// # Errors
-/// When shapes disagree, a side is not larger than the padding, or a tensor is not f32 in the processor's memory.
+/// When shapes disagree, a side is not larger than the padding, or the tensors are not f32 on one device.
 pub fn convolve(input: &Tensor, weight: &Tensor, bias: &Tensor, spec: ConvSpec) -> Result<Tensor> {
+    if stock::serves(input.device()) {
+        return stock::convolve(input, weight, bias, spec);
+    }
     input.contiguous()?.apply_op3(weight, bias, Convolution { spec })
 }
 
@@ -50,20 +54,20 @@ struct Convolution {
 
 /// Sizes and index maps of one convolution.
 #[derive(Debug)]
-struct Geometry {
-    batch: usize,
-    inputs: usize,
-    outputs: usize,
-    kernel: usize,
-    stride: usize,
+pub(super) struct Geometry {
+    pub(super) batch: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
     height: usize,
     width: usize,
-    out_height: usize,
-    out_width: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
     /// Input row of each padded row.
-    rows: Vec<usize>,
+    pub(super) rows: Vec<usize>,
     /// Input column of each padded column.
-    columns: Vec<usize>,
+    pub(super) columns: Vec<usize>,
 }
 
 /// Index of the input for each padded index: reflection of the upsampled line, then the nearest sample.
@@ -83,7 +87,7 @@ fn reflected(size: usize, upsample: usize, padding: usize) -> Result<Vec<usize>>
 }
 
 impl Geometry {
-    fn new(input: &Shape, weight: &Shape, spec: ConvSpec) -> Result<Self> {
+    pub(super) fn new(input: &Shape, weight: &Shape, spec: ConvSpec) -> Result<Self> {
         let (batch, inputs, height, width) = input.dims4()?;
         let (outputs, weight_inputs, kernel, kernel_width) = weight.dims4()?;
         if inputs != weight_inputs || kernel != kernel_width || kernel % 2 == 0 {

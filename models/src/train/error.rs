@@ -41,6 +41,9 @@ pub enum TrainError {
         /// The iteration whose picture was flat.
         iteration: u32,
     },
+    /// The device to compute on is not there.
+    #[error("{0}")]
+    Device(String),
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -65,6 +68,8 @@ pub enum TrainErrorKind {
     Checkpoint,
     /// Training diverged.
     Diverged,
+    /// The device to compute on is not there.
+    Device,
     /// A file cannot be read or written.
     Io,
     /// A fault of this crate or of candle.
@@ -79,6 +84,7 @@ impl TrainError {
             Self::Config(_) => TrainErrorKind::Config,
             Self::Checkpoint { .. } => TrainErrorKind::Checkpoint,
             Self::Diverged { .. } | Self::Collapsed { .. } => TrainErrorKind::Diverged,
+            Self::Device(_) => TrainErrorKind::Device,
             Self::Io { .. } => TrainErrorKind::Io,
             Self::Tensor(_) => TrainErrorKind::Internal,
         }

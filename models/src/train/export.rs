@@ -50,7 +50,7 @@ pub fn import(variables: &[(String, Var)], bytes: &[u8]) -> Result<(), TrainErro
         })?;
         let values =
             found.to_dtype(DType::F32)?.affine(1.0 / f64::from(scale), -f64::from(offset) / f64::from(scale))?;
-        variable.set(&values)?;
+        variable.set(&values.to_device(variable.device())?)?;
     }
     Ok(())
 }

@@ -5,14 +5,18 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, tensor, with_floats};
 use super::norm::{normalize, sum_pairs};
+use super::stock;
 use crate::any_style::VARIANCE_MIN;
 
 /// Means and deviations (2, C) of one sample's features (1, C, H, W), the variance over HW - 1 and 1e-5 added to it, as the
 /// network for any style has them.
 ///
 /// # Errors
-/// When the batch is not one, or the tensor is not f32 in the processor's memory.
+/// When the batch is not one, or the tensor is not f32.
 pub fn moments(features: &Tensor) -> Result<Tensor> {
+    if stock::serves(features.device()) {
+        return stock::moments(features);
+    }
     features.contiguous()?.apply_op1(Moments)
 }
 

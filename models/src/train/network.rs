@@ -18,7 +18,7 @@ pub(super) const OUTPUT_CENTRE: f64 = 0.5;
 /// See [`OUTPUT_CENTRE`].
 pub(super) const OUTPUT_SCALE: f64 = 0.25;
 
-/// A trainable transformer network; its variables live in the processor's memory.
+/// A trainable transformer network; a new one's variables lie in the processor's memory.
 #[derive(Debug)]
 pub struct TransformerNetwork {
     width: usize,
@@ -34,6 +34,15 @@ struct Layer {
     kernel: usize,
     stride: usize,
     upsample: usize,
+}
+
+/// Variables of the same names and values on `device`.
+pub(super) fn variables_to(variables: Vec<(String, Var)>, device: &Device) -> Result<Vec<(String, Var)>, TrainError> {
+    let moved = |(name, variable): (String, Var)| {
+        let value = variable.as_detached_tensor().to_device(device)?;
+        Ok((name, Var::from_tensor(&value)?))
+    };
+    variables.into_iter().map(moved).collect()
 }
 
 fn layers(width: usize) -> Vec<Layer> {
@@ -93,6 +102,14 @@ impl TransformerNetwork {
         Ok(Self { width, variables })
     }
 
+    /// The same network with its variables on `device`.
+    ///
+    /// # Errors
+    /// When the device has no room or is lost.
+    pub fn to_device(self, device: &Device) -> Result<Self, TrainError> {
+        Ok(Self { variables: variables_to(self.variables, device)?, ..self })
+    }
+
     /// Channels of the first convolution.
     pub fn width(&self) -> usize {
         self.width
@@ -108,18 +125,22 @@ impl TransformerNetwork {
         self.variables.iter().map(|(_, variable)| variable.elem_count()).sum()
     }
 
+    fn device(&self) -> &Device {
+        self.variables[0].1.device()
+    }
+
     fn variable(&self, name: &str) -> &Tensor {
         // The names are this module's own.
         let found = self.variables.iter().find(|(known, _)| known == name);
         found.map(|(_, variable)| variable.as_tensor()).expect("a variable for every layer")
     }
 
-    /// Stylizes `pictures` (N, 3, H, W), RGB 0..1; the result is about 0..1, not clamped, its sides rounded up to fours.
+    /// Stylizes `pictures` (N, 3, H, W), RGB 0..1, of any device; the result, on the network's, is about 0..1, not clamped, its sides rounded up to fours.
     ///
     /// # Errors
     /// When a side is below 16.
     pub fn forward(&self, pictures: &Tensor) -> Result<Tensor, TrainError> {
-        let mut current = pictures.clone();
+        let mut current = pictures.to_device(self.device())?;
         let mut kept = None;
         for (index, layer) in layers(self.width).iter().enumerate() {
             let half = if layer.name.starts_with("res") { 1 + (index - 3) % 2 } else { 0 };
@@ -143,7 +164,7 @@ impl TransformerNetwork {
             let bias = self.variable(&format!("{}.conv2d.bias", layer.name));
             return Ok(convolve(input, weight, bias, spec)?);
         };
-        let bias = Tensor::zeros(layer.outputs, candle_core::DType::F32, &Device::Cpu)?;
+        let bias = Tensor::zeros(layer.outputs, candle_core::DType::F32, self.device())?;
         let convolved = convolve(input, weight, &bias, spec)?;
         let gamma = self.variable(&format!("{norm}.weight"));
         let beta = self.variable(&format!("{norm}.bias"));

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, tensor, with_floats};
+use super::stock;
 
 /// Added to the variance, as PyTorch does.
 pub const EPSILON: f32 = 1e-5;
@@ -11,8 +12,11 @@ pub const EPSILON: f32 = 1e-5;
 /// ReLU where `relu` (Ulyanov, Vedaldi and Lempitsky 2016; variance over H * W as in PyTorch).
 ///
 /// # Errors
-/// When shapes disagree or a tensor is not f32 in the processor's memory.
+/// When shapes disagree or the tensors are not f32 on one device.
 pub fn normalize(input: &Tensor, gamma: &Tensor, beta: &Tensor, relu: bool) -> Result<Tensor> {
+    if stock::serves(input.device()) {
+        return stock::normalize(input, gamma, beta, relu);
+    }
     input.contiguous()?.apply_op3(gamma, beta, InstanceNorm { relu })
 }
 

@@ -3,12 +3,16 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, tensor, with_floats};
+use super::stock;
 
 /// Keeps the largest of each 2x2 block of `input` (N, C, H, W); an odd last row or column is dropped, as PyTorch does.
 ///
 /// # Errors
-/// When the tensor is not f32 with four dimensions in the processor's memory.
+/// When the tensor is not f32 with four dimensions.
 pub fn max_pool(input: &Tensor) -> Result<Tensor> {
+    if stock::serves(input.device()) {
+        return stock::max_pool(input);
+    }
     input.contiguous()?.apply_op1(MaxPool)
 }
 

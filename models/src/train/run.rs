@@ -163,6 +163,7 @@ fn finish(
         "command": command,
         "seed": config.seed,
         "start_blake3": trainer.start(),
+        "device": config.device.to_string(),
         "width": config.width,
         "crop": config.crop,
         "style_size": config.style_size,

@@ -81,7 +81,7 @@ impl Trainer {
     /// Prepares the training of one painting: reads nothing, measures its Gram matrices.
     ///
     /// # Errors
-    /// When the configuration is out of range or the painting too small.
+    /// When the configuration is out of range, its device not there or the painting too small.
     pub fn new(
         config: TrainConfig,
         features: FeatureNetwork,
@@ -90,7 +90,9 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         config.check()?;
         let config = config.for_features(features.levels());
-        let network = TransformerNetwork::new(config.width, config.seed)?;
+        let device = config.device.open()?;
+        let network = TransformerNetwork::new(config.width, config.seed)?.to_device(&device)?;
+        let features = features.to_device(&device)?;
         let learner = PaintingLearner::new(network, &features, painting, config.weights.style_levels.len())?;
         Self::of(config, Box::new(learner), features, photos)
     }
@@ -98,7 +100,7 @@ impl Trainer {
     /// Prepares the training of a network for any style, on paintings and on the photos as styles; reads nothing.
     ///
     /// # Errors
-    /// When the configuration is out of range.
+    /// When the configuration is out of range or its device not there.
     pub fn any(
         config: TrainConfig,
         features: FeatureNetwork,
@@ -107,8 +109,9 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         config.check()?;
         let config = config.for_features(features.levels());
-        let learner = AnyLearner::new(AnyNetwork::new(config.width, config.seed)?, paintings);
-        Self::of(config, Box::new(learner), features, photos)
+        let device = config.device.open()?;
+        let network = AnyNetwork::new(config.width, config.seed)?.to_device(&device)?;
+        Self::of(config, Box::new(AnyLearner::new(network, paintings)), features.to_device(&device)?, photos)
     }
 
     fn of(

@@ -3,13 +3,17 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::buffer::{floats, tensor, with_floats};
+use super::stock;
 use crate::any_style::{FAR, NEAR, neighbours, upsampled};
 
 /// Twice the size of `input` (N, C, H, W): bilinear, pixel centres kept in place and edges repeated.
 ///
 /// # Errors
-/// When the tensor is not f32 with four dimensions in the processor's memory.
+/// When the tensor is not f32 with four dimensions.
 pub fn upsample(input: &Tensor) -> Result<Tensor> {
+    if stock::serves(input.device()) {
+        return stock::upsample(input);
+    }
     input.contiguous()?.apply_op1(Upsample)
 }
 
