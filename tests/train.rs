@@ -142,6 +142,12 @@ fn what_does_not_fit_ends_with_its_code() {
     };
     check(2, "usage", studio.command(&out).args(["--seed", "2", "--rate", "0"]));
     check(2, "usage", studio.command(&out).args(["--no-such-option"]));
+    check(2, "usage", studio.command(&out).args(["--device", "gpu"]));
+    // A refused device forgets no checkpoint.
+    let checkpoint = studio.path("out/style.safetensors.checkpoint");
+    std::fs::write(&checkpoint, b"kept").unwrap();
+    check(6, "device", studio.command(&out).args(["--device", "cuda:4711", "--fresh"]));
+    std::fs::remove_file(&checkpoint).unwrap();
     check(3, "input_unreadable", studio.command(&out).args(["--start", "nowhere.safetensors"]));
     let mut wrong = studio.command(&out);
     wrong.arg("--features").arg(studio.path("painting.png"));

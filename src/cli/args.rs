@@ -324,6 +324,10 @@ pub(crate) struct TrainArgs {
     /// Iterations between previews
     #[arg(long, default_value_t = 200)]
     pub(crate) preview_every: u32,
+    /// Where it is trained: cpu, cuda:N, or auto, a card if there is one. The same bytes come out on one kind of processor only, and a
+    /// training goes on where it began
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
     /// Forget the checkpoint of an earlier run
     #[arg(long)]
     pub(crate) fresh: bool,

@@ -6,7 +6,7 @@ use super::signals::StopRequest;
 use crate::error::{Error, ErrorKind};
 use restyle_engine::clock::SystemClock;
 use restyle_models::train::{
-    Control, Length, LossWeights, Losses, Progress, TrainConfig, TrainError, TrainErrorKind, TrainReport,
+    Control, Length, LossWeights, Losses, Progress, TrainConfig, TrainDevice, TrainError, TrainErrorKind, TrainReport,
     checkpoint_path, run,
 };
 use serde::Serialize;
@@ -119,9 +119,11 @@ fn config(args: &TrainArgs) -> Result<TrainConfig, Error> {
         preview: args.preview.clone(),
         preview_every: args.preview_every,
         fresh: args.fresh,
+        device: TrainDevice::parse(&args.device).map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?,
         ..proven
     };
     config.check().map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
+    config.device.check().map_err(|error| Error::new(ErrorKind::Device, error.to_string()))?;
     Ok(config)
 }
 
@@ -146,6 +148,7 @@ fn told_error(error: TrainError, config: &TrainConfig) -> Error {
         (TrainError::Features(_), _) | (_, TrainErrorKind::Checkpoint) => ErrorKind::Configuration,
         (_, TrainErrorKind::Input) => ErrorKind::InputUnreadable,
         (_, TrainErrorKind::Config) => ErrorKind::Usage,
+        (_, TrainErrorKind::Device) => ErrorKind::Device,
         (_, TrainErrorKind::Diverged | TrainErrorKind::Internal) => ErrorKind::JobFailed,
     };
     let advice = if error.kind() == TrainErrorKind::Checkpoint { "; --fresh begins anew" } else { "" };
