@@ -29,10 +29,13 @@ enum Moments {
     Device(TensorMoments),
 }
 
-#[derive(Debug)]
-struct HostMoments {
-    first: Vec<Vec<f32>>,
-    second: Vec<Vec<f32>>,
+/// First and second moments of every variable, in the variables' order, in the processor's memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostMoments {
+    /// First moments.
+    pub first: Vec<Vec<f32>>,
+    /// Second moments.
+    pub second: Vec<Vec<f32>>,
 }
 
 impl Adam {
@@ -51,9 +54,9 @@ impl Adam {
     ///
     /// # Errors
     /// When the device is lost.
-    pub fn moments(&self) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>), TrainError> {
+    pub fn moments(&self) -> Result<HostMoments, TrainError> {
         match &self.moments {
-            Moments::Host(HostMoments { first, second }) => Ok((first.clone(), second.clone())),
+            Moments::Host(moments) => Ok(moments.clone()),
             Moments::Device(moments) => Ok(moments.download()?),
         }
     }
@@ -207,7 +210,7 @@ mod tests {
                 adam.step(&variables, &loss.backward().unwrap(), scheduled_rate(0.1, step, 40)).unwrap();
             }
             let of = |(_, variable): &(String, Var)| variable.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let (first, second) = adam.moments().unwrap();
+            let HostMoments { first, second } = adam.moments().unwrap();
             [variables.each_ref().map(of).to_vec(), first, second].concat().concat()
         };
         // Clipped and not.

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::adam::Adam;
+use super::adam::{Adam, HostMoments};
 use super::error::TrainError;
 use super::trainer::{Losses, Trainer};
 
@@ -99,7 +99,7 @@ impl Trainer {
     pub fn save(&self, path: &Path, (main, steady): (u32, u32)) -> Result<(), TrainError> {
         let mut tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = BTreeMap::new();
         let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
-        let (first, second) = self.adam.moments()?;
+        let HostMoments { first, second } = self.adam.moments()?;
         for (index, (name, variable)) in self.learner.variables().iter().enumerate() {
             let shape = variable.dims().to_vec();
             let values = variable.as_tensor().flatten_all()?.to_vec1::<f32>()?;

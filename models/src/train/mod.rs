@@ -30,7 +30,7 @@ pub(crate) mod tap;
 mod trainer;
 pub mod upsample;
 
-pub use adam::{Adam, scheduled_rate};
+pub use adam::{Adam, HostMoments, scheduled_rate};
 pub use any_network::{AnyNetwork, StyleSignals};
 pub use checkpoint::checkpoint_path;
 pub use config::{Length, LossWeights, TrainConfig};

@@ -6,7 +6,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Result, Tensor, Var};
 
-use super::adam::{BETA_FIRST, BETA_SECOND, EPSILON};
+use super::adam::{BETA_FIRST, BETA_SECOND, EPSILON, HostMoments};
 
 /// First and second moments of every variable, f32, on the variables' device.
 #[derive(Debug)]
@@ -37,10 +37,10 @@ impl TensorMoments {
     }
 
     /// First and second moments in the processor's memory.
-    pub(super) fn download(&self) -> Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+    pub(super) fn download(&self) -> Result<HostMoments> {
         let of = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.flatten_all()?.to_vec1::<f32>()).collect();
         let (first, second): (Result<_>, Result<_>) = (of(&self.first), of(&self.second));
-        Ok((first?, second?))
+        Ok(HostMoments { first: first?, second: second? })
     }
 
     /// Moves the moments and the variables by one step along `gradients`, which [`gradients()`] made.
