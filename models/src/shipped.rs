@@ -7,7 +7,7 @@ pub struct ShippedStyle {
     pub name: &'static str,
     /// The painting it was trained on.
     pub painting: &'static str,
-    /// blake3 of the file, hexadecimal, as it was when it was built in; its card gives SHA-256.
+    /// blake3 of the file, hexadecimal, as it was when it was built in, and as its card gives it.
     pub digest: &'static str,
     /// The safetensors file.
     pub bytes: &'static [u8],
@@ -16,7 +16,7 @@ pub struct ShippedStyle {
 /// A network for any style inside the binary.
 #[derive(Debug, Clone, Copy)]
 pub struct ShippedNetwork {
-    /// blake3 of the file, hexadecimal, as it was when it was built in; its card gives SHA-256.
+    /// blake3 of the file, hexadecimal, as it was when it was built in, and as its card gives it.
     pub digest: &'static str,
     /// The safetensors file, see [`crate::any_style::AnyStyleNetwork::load`].
     pub bytes: &'static [u8],
