@@ -186,9 +186,8 @@ fn scoring_device(
         let why = format!("a picture as style is scored on the processor, not on {configured}");
         return Ok((DeviceChoice::Cpu, Some(why)));
     }
-    let message = format!(
-        "a picture as style is scored on the processor only, and the device is {configured}: add --device cpu, or leave the device out"
-    );
+    let message =
+        format!("a picture as style is scored on the processor only, and the device is {configured}: make it cpu");
     Err(Error::new(ErrorKind::Usage, message))
 }
 

@@ -10,6 +10,7 @@ use restyle_models::shipped;
 use restyle_models::weights::StyleWeights;
 #[cfg(feature = "train")]
 use std::io::Read;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,16 +39,14 @@ impl Style {
     /// # Errors
     /// [`ErrorKind::Usage`] where the text is no list of styles with shares, else as [`resolve`].
     pub(crate) fn blend(said: &str, network: Option<&Path>) -> Result<Self, Error> {
-        let mut parts = Vec::new();
-        for part in said.split(',') {
-            let (name, share) = share_of(part).ok_or_else(|| not_a_blend(said, part))?;
-            parts.push((resolve(name, network)?.parts.swap_remove(0).0, share));
-        }
-        if parts.len() > BLEND_MAX {
-            let message = format!("blend {said} names {} styles, at most {BLEND_MAX} are mixed", parts.len());
+        let shares = shares(said)?;
+        // Before any is loaded.
+        if shares.len() > BLEND_MAX {
+            let message = format!("blend {said} names {} styles, at most {BLEND_MAX} are mixed", shares.len());
             return Err(Error::new(ErrorKind::Usage, message));
         }
-        Ok(Self { name: said.to_owned(), parts })
+        let load = |(name, share): (&str, f32)| Ok((resolve(name, network)?.parts.swap_remove(0).0, share));
+        Ok(Self { name: said.to_owned(), parts: shares.into_iter().map(load).collect::<Result<_, Error>>()? })
     }
 
     /// The network where it is the only part and trained on its style.
@@ -81,15 +80,28 @@ impl Style {
     }
 }
 
-/// Splits `name:share`, the share a number above 0; the name may hold colons itself.
+/// Splits `a:0.7,b:0.3`.
+///
+/// # Errors
+/// [`ErrorKind::Usage`] where the text is no list of styles with shares.
+pub(crate) fn shares(said: &str) -> Result<Vec<(&str, f32)>, Error> {
+    said.split(',').map(|part| share_of(part).ok_or_else(|| not_a_blend(said, part))).collect()
+}
+
+/// Shares that a blend may name: beyond them sums overflow or a style does not show.
+const SHARES: RangeInclusive<f32> = 1e-3..=1e3;
+
+/// Splits `name:share`, the share a number from 0.001 to 1000; the name may hold colons itself.
 pub(crate) fn share_of(part: &str) -> Option<(&str, f32)> {
     let (name, share) = part.trim().rsplit_once(':')?;
-    let share: f32 = share.parse().ok().filter(|share: &f32| share.is_finite() && *share > 0.0)?;
+    let share: f32 = share.parse().ok().filter(|share| SHARES.contains(share))?;
     (!name.is_empty()).then_some((name, share))
 }
 
 fn not_a_blend(said: &str, part: &str) -> Error {
-    let message = format!("blend {said}: {part:?} is no style with its share: write it as udnie:0.7,great-wave:0.3");
+    let message = format!(
+        "blend {said}: {part:?} is no style with its share, 0.001 to 1000: write it as udnie:0.7,great-wave:0.3"
+    );
     Error::new(ErrorKind::Usage, message)
 }
 
@@ -231,7 +243,7 @@ mod tests {
     fn what_is_no_blend_is_a_usage_error() {
         let many = ["starry-night:1"; BLEND_MAX + 1].join(",");
         for said in
-            ["", "starry-night", "starry-night:", "starry-night:0", "starry-night:-1", ":1", "starry-night:inf", &many]
+            ["", "starry-night", "starry-night:", "starry-night:0", "starry-night:-1", ":1", "starry-night:3e38", &many]
         {
             let error = Style::blend(said, None).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Usage, "{said:?}: {error}");

@@ -206,18 +206,23 @@ fn a_checkpoint_of_another_training_is_refused() {
     }
 }
 
+/// A clock that says each look at it is 50 ms after the last.
+fn ticking() -> impl Fn() -> Duration {
+    let ticks = std::cell::Cell::new(0_u32);
+    move || {
+        ticks.set(ticks.get() + 1);
+        Duration::from_millis(50) * ticks.get()
+    }
+}
+
 #[test]
 fn a_length_in_time_becomes_a_number_of_iterations() {
     let folder = workplace();
     let mut config = config(folder.path());
     config.length = Length::Time(Duration::from_secs(6));
     config.width = 1;
-    // A clock that says each look at it is 50 ms after the last: 6 s are then about a hundred iterations.
-    let ticks = std::cell::Cell::new(0_u32);
-    let clock = || {
-        ticks.set(ticks.get() + 1);
-        Duration::from_millis(50) * ticks.get()
-    };
+    // 6 s are then about a hundred iterations.
+    let clock = ticking();
     let report = run(&config, "restyle train", &clock, &mut |_| Control::Continue).unwrap();
     assert!(report.finished && (80..=120).contains(&report.iterations), "{report:?}");
 }
@@ -228,11 +233,7 @@ fn a_length_in_time_that_is_stopped_early_is_gone_on_with_in_full() {
     let mut config = config(folder.path());
     config.length = Length::Time(Duration::from_secs(6));
     config.width = 1;
-    let ticks = std::cell::Cell::new(0_u32);
-    let clock = || {
-        ticks.set(ticks.get() + 1);
-        Duration::from_millis(50) * ticks.get()
-    };
+    let clock = ticking();
     let stop = |progress: &Progress| if progress.iteration == 5 { Control::Stop } else { Control::Continue };
     let stopped = run(&config, "restyle train", &clock, &mut |progress| stop(progress)).unwrap();
     assert!(!stopped.finished && stopped.iterations == 5, "{stopped:?}");

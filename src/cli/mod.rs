@@ -26,7 +26,6 @@ mod token;
 #[cfg(feature = "train")]
 mod train;
 mod watch;
-mod whole_file;
 
 use crate::error::Error;
 use args::{Cli, Verb};

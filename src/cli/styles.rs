@@ -2,14 +2,18 @@
 
 use super::args::StylesVerb;
 use super::output;
-use super::whole_file::Place;
 use crate::error::{Error, ErrorKind};
 use crate::styles::trained;
+use restyle_actors::publish::publish;
+use restyle_actors::storage::Location;
 use restyle_models::{import, shipped};
 use serde_json::json;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// What `verify` says of a network whose bytes are those that were built in; cards give SHA-256, for other programs.
+/// What `verify` says of a network whose bytes are those that were built in.
 const SOUND: &str = "is the BLAKE3 that this program was made with";
 
 pub(super) fn styles(verb: StylesVerb) -> Result<(), Error> {
@@ -49,7 +53,11 @@ fn show(said: &str, json: bool) -> Result<(), Error> {
 }
 
 fn convert(input: &Path, into: &Path, overwrite: bool) -> Result<(), Error> {
-    let place = Place::check(into, input, overwrite)?;
+    let output = into.canonicalize().ok();
+    if output.is_some() && input.canonicalize().ok() == output {
+        let message = format!("input and output are both {}: name another output", into.display());
+        return Err(Error::new(ErrorKind::Usage, message));
+    }
     let unreadable =
         |e: std::io::Error| Error::new(ErrorKind::InputUnreadable, format!("cannot read {}: {e}", input.display()));
     if std::fs::metadata(input).map_err(unreadable)?.len() > import::FILE_BYTES_MAX as u64 {
@@ -60,8 +68,16 @@ fn convert(input: &Path, into: &Path, overwrite: bool) -> Result<(), Error> {
     let bytes = std::fs::read(input).map_err(unreadable)?;
     let style = import::convert(&bytes)
         .map_err(|e| Error::new(ErrorKind::Configuration, format!("{}: {e}", input.display())))?;
-    place.fill(&style)?;
+    put(into, &style, overwrite)?;
     output::write(&format!("{}: {} bytes, blake3 {}\n", into.display(), style.len(), blake3::hash(&style).to_hex()))
+}
+
+/// Writes a file whole or not at all, as outputs of jobs are.
+fn put(path: &Path, bytes: &[u8], overwrite: bool) -> Result<(), Error> {
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Storage, format!("cannot write a temporary file: {e}"));
+    let mut staged = tempfile::Builder::new().permissions(Permissions::from_mode(0o644)).tempfile().map_err(failed)?;
+    staged.write_all(bytes).map_err(failed)?;
+    Ok(publish(staged.path(), &Location::File(path.to_owned()), overwrite)?)
 }
 
 fn verify() -> Result<(), Error> {

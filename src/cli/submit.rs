@@ -16,6 +16,9 @@ const LOOK: Duration = Duration::from_millis(500);
 const AWAY_MAX: Duration = Duration::from_secs(120);
 
 pub(super) fn submit(args: &SubmitArgs) -> Result<(), Error> {
+    if let Some(said) = args.blend.as_deref() {
+        crate::styles::shares(said)?;
+    }
     let client = Client::open(&args.server)?;
     let path = Path::new(&args.input);
     let route = match (&args.route, path.is_file()) {

@@ -87,9 +87,19 @@ mod tests {
 
     #[test]
     fn what_lacks_a_share_is_no_blend() {
-        for said in
-            ["", "udnie", "udnie:", "udnie:0", "udnie:-1", "udnie:inf", "udnie:1,", "s3://b/a.safetensors", ":1"]
-        {
+        for said in [
+            "",
+            "udnie",
+            "udnie:",
+            "udnie:0",
+            "udnie:-1",
+            "udnie:inf",
+            "udnie:3e38",
+            "udnie:1e-4",
+            "udnie:1,",
+            "s3://b/a.safetensors",
+            ":1",
+        ] {
             assert!(parts(said).is_none(), "{said:?}");
         }
     }

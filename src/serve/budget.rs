@@ -25,9 +25,10 @@ const NODE_BYTES: u64 = 32 << 20;
 const SCORED_PIXEL_BYTES: u64 = 220;
 /// What it holds a pixel of the picture: decoded and scored frames on their way, in bytes.
 const PICTURE_PIXEL_BYTES: u64 = 40;
-/// What it holds beyond that where pictures are mixed, in bytes: source, part and sum in three planes of floats each, and
-/// the part at 16 bits.
-const MIXED_PIXEL_BYTES: u64 = 3 * 3 * 4 + 3 * 2;
+/// What it holds beyond that where pictures are mixed, in bytes: source, part and sum in three planes of floats each.
+const MIXED_PIXEL_BYTES: u64 = 3 * 3 * 4;
+/// And of each network's picture, which is mixed when all have made theirs: three planes at 16 bits.
+const PART_PIXEL_BYTES: u64 = 3 * 2;
 
 /// What one job could use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +107,8 @@ fn scorer_bytes(engine: &EngineView, accepted: &Accepted) -> u64 {
     let width = accepted.options.size.map_or(u64::from(engine.width), u64::from);
     let scored = width * width * u64::from(engine.height) / u64::from(engine.width.max(1));
     let networks = accepted.blended.max(1) as u64;
-    let mixed = if networks > 1 || accepted.options.mixes() { MIXED_PIXEL_BYTES } else { 0 };
+    let is_mixed = networks > 1 || accepted.options.mixes();
+    let mixed = if is_mixed { MIXED_PIXEL_BYTES + networks * PART_PIXEL_BYTES } else { 0 };
     networks * (NODE_BYTES + scored * SCORED_PIXEL_BYTES) + picture * (PICTURE_PIXEL_BYTES + mixed)
 }
 
@@ -188,10 +190,13 @@ mod tests {
         accepted.options.strength = Some(1.0);
         assert_eq!(scorer_bytes(&engine, &accepted), plain, "a whole style is not mixed with anything");
         accepted.options.strength = Some(0.5);
-        assert_eq!(scorer_bytes(&engine, &accepted), plain + 1000 * MIXED_PIXEL_BYTES);
+        assert_eq!(scorer_bytes(&engine, &accepted), plain + 1000 * (MIXED_PIXEL_BYTES + PART_PIXEL_BYTES));
         (accepted.options.strength, accepted.blended) = (None, 3);
         let networks = 2 * (NODE_BYTES + 1000 * SCORED_PIXEL_BYTES);
-        assert_eq!(scorer_bytes(&engine, &accepted), plain + networks + 1000 * MIXED_PIXEL_BYTES);
+        assert_eq!(
+            scorer_bytes(&engine, &accepted),
+            plain + networks + 1000 * (MIXED_PIXEL_BYTES + 3 * PART_PIXEL_BYTES)
+        );
     }
 
     #[test]

@@ -28,7 +28,9 @@ struct State {
     main: u32,
     steady: u32,
     mean: [f32; 6],
+    #[serde(default)]
     flat_views: u32,
+    #[serde(default)]
     lost_steps: u32,
 }
 
@@ -59,6 +61,9 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
 
 /// Finds out whether `path` can be written, before hours go into what it shall hold.
 pub(super) fn try_writing(path: &Path) -> Result<(), TrainError> {
+    if path.is_dir() {
+        return Err(TrainError::io(path, std::io::ErrorKind::IsADirectory.into()));
+    }
     let part = part_path(path);
     let tried = std::fs::File::create(&part).and_then(|_| std::fs::remove_file(&part));
     tried.map_err(|source| TrainError::io(path, source))
@@ -143,7 +148,7 @@ impl Trainer {
         let state: State = serde_json::from_str(state).map_err(|error| refuse(format!("damaged: {error}")))?;
         if state.fingerprint != self.fingerprint() {
             return Err(refuse(
-                "it belongs to a training with another painting, photos, features, device or settings; remove it to start anew"
+                "it belongs to a training with another painting, photos, features, device or settings, or of another version of this program; remove it to start anew"
                     .to_owned(),
             ));
         }

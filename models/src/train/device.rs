@@ -57,6 +57,8 @@ impl TrainDevice {
             Self::Cpu => Ok(Device::Cpu),
             // On a stream of its own, so that no other thread's work is waited for.
             Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal)
+                // Never closed: closing the libraries of a card that was lost meanwhile would panic.
+                .inspect(|device| std::mem::forget(device.clone()))
                 .map_err(|error| TrainError::Device(format!("device {self} cannot be opened: {error}"))),
         }
     }

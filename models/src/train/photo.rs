@@ -118,7 +118,10 @@ impl Photo {
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TrainError> {
         image::save_buffer(path, &self.rgb, self.width as u32, self.height as u32, image::ExtendedColorType::Rgb8)
-            .map_err(|error| TrainError::Picture { path: path.to_owned(), reason: error.to_string() })
+            .map_err(|error| match error {
+                image::ImageError::IoError(source) => TrainError::io(path, source),
+                error => TrainError::Picture { path: path.to_owned(), reason: error.to_string() },
+            })
     }
 
     /// Width and height in pixels.

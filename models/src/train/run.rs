@@ -113,7 +113,12 @@ pub fn run(
             return Ok(TrainReport { iterations, finished: false, mean, digest: None });
         }
     }
-    finish(&trainer, schedule.stages(), command, &saved)
+    let finished = finish(&trainer, schedule.stages(), command, &saved);
+    if finished.is_err() {
+        // What is trained is worth more than what refused it: the same command writes it once there is room again.
+        trainer.save(&saved, schedule.stages())?;
+    }
+    finished
 }
 
 fn iterations((main, steady): (u32, u32)) -> u32 {
