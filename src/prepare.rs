@@ -186,8 +186,9 @@ fn scoring_device(
         let why = format!("a picture as style is scored on the processor, not on {configured}");
         return Ok((DeviceChoice::Cpu, Some(why)));
     }
-    let message =
-        format!("a picture as style is scored on the processor only, and the device is {configured}: make it cpu");
+    let message = format!(
+        "a picture as style is scored on the processor only, and the device is {configured}: use --device cpu, or cpu as the device of the service"
+    );
     Err(Error::new(ErrorKind::Usage, message))
 }
 

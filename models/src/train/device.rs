@@ -58,7 +58,9 @@ impl TrainDevice {
             // On a stream of its own, so that no other thread's work is waited for.
             Self::Cuda(ordinal) => Device::new_cuda_with_stream(ordinal)
                 // Never closed: closing the libraries of a card that was lost meanwhile would panic.
-                .inspect(|device| std::mem::forget(device.clone()))
+                .inspect(|device| {
+                    Box::leak(Box::new(device.clone()));
+                })
                 .map_err(|error| TrainError::Device(format!("device {self} cannot be opened: {error}"))),
         }
     }
