@@ -2,7 +2,7 @@
 
 use super::random::Random;
 
-/// Sizes of the noise: blocks of 1, 2, 4 and 8 pixels. Coders and film leave noise of every size, and networks answer most to the coarse.
+/// Sizes of the noise: blocks of 1, 2, 4 and 8 pixels. Coders and film leave noise of every size.
 const OCTAVES: u32 = 4;
 /// Largest shift, pixels.
 pub(super) const SHIFT_MAX: u32 = 7;
