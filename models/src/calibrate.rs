@@ -40,26 +40,21 @@ impl Calibration {
 #[must_use]
 pub fn has_texture(picture: &Picture) -> bool {
     let Some(plane) = picture.planes.first() else { return false };
-    let (mut sum, mut squares) = (0.0, 0.0);
-    let count = match &plane.samples {
-        Samples::U8(samples) => add_up(samples.iter().map(|&value| f64::from(value) / 255.0), &mut sum, &mut squares),
+    let variance = match &plane.samples {
+        Samples::U8(samples) => variance(samples.iter().map(|&value| f64::from(value) / 255.0)),
         Samples::U16(samples) => {
             let most = f64::from((1u32 << picture.format.bits) - 1);
-            add_up(samples.iter().map(|&value| f64::from(value) / most), &mut sum, &mut squares)
+            variance(samples.iter().map(|&value| f64::from(value) / most))
         }
     };
-    let mean = sum / count;
-    squares / count - mean * mean > DEVIATION_MIN * DEVIATION_MIN
+    variance > DEVIATION_MIN * DEVIATION_MIN
 }
 
-fn add_up(values: impl Iterator<Item = f64>, sum: &mut f64, squares: &mut f64) -> f64 {
-    let mut count = 0.0;
-    for value in values {
-        *sum += value;
-        *squares += value * value;
-        count += 1.0;
-    }
-    count
+fn variance(values: impl Iterator<Item = f64>) -> f64 {
+    let add = |(sum, squares, count), value| (sum + value, squares + value * value, count + 1.0);
+    let (sum, squares, count) = values.fold((0.0, 0.0, 0.0), add);
+    let mean = sum / count;
+    squares / count - mean * mean
 }
 
 /// Scores pictures in full precision while it notes ranges, then in reduced precision, and compares; `None` once `go_on`,
