@@ -313,8 +313,15 @@ fn a_converted_style_replaces_nothing_unasked() {
     assert_eq!(std::fs::read(&output).unwrap(), b"somebody's");
     assert_eq!(convert(&output, &["--overwrite"]).0, Some(0));
     assert_eq!(std::fs::read(&output).unwrap(), made);
-    let (code, stderr) = convert(&input, &["--overwrite"]);
-    assert!(code == Some(2) && stderr.contains("both"), "{stderr}");
+    let link = bench.path("link.pth");
+    std::os::unix::fs::symlink(&input, &link).unwrap();
+    for same in [&input, &link] {
+        let (code, stderr) = convert(same, &["--overwrite"]);
+        assert!(code == Some(2) && stderr.contains("both"), "{stderr}");
+    }
+    let folder = bench.path("folder");
+    std::fs::create_dir(&folder).unwrap();
+    assert_eq!(convert(&folder, &["--overwrite"]).0, Some(2));
     assert_eq!(std::fs::read(&input).unwrap(), checkpoint);
 }
 

@@ -10,6 +10,10 @@ use restyle_models::train::pool::max_pool;
 use restyle_models::train::upsample::upsample;
 use restyle_models::train::{AnyNetwork, Random, TransformerNetwork};
 
+use layers::layers;
+
+mod layers;
+
 fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut random = Random::new(seed, 0);
     let values: Vec<f32> = (0..shape.iter().product()).map(|_| random.between(-1.0, 1.0)).collect();
@@ -73,24 +77,6 @@ fn assert_near(got: &Tensor, expected: &Tensor, tolerance: f32) {
     let worst = (got - expected).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
     let worst = worst.to_scalar::<f32>().unwrap();
     assert!(worst <= tolerance, "differs by {worst}");
-}
-
-/// (input, output channels, kernel, spec, height, width)
-fn layers() -> Vec<(usize, usize, usize, ConvSpec, usize, usize)> {
-    let plain = ConvSpec::TRAINED;
-    let relu = ConvSpec { relu: true, ..plain };
-    let half = ConvSpec { stride: 2, ..plain };
-    let double = ConvSpec { upsample: 2, ..plain };
-    vec![
-        (3, 5, 9, plain, 17, 26),
-        (4, 3, 9, plain, 12, 31),
-        (5, 8, 3, half, 16, 20),
-        (5, 6, 3, half, 15, 13),
-        (6, 6, 3, plain, 9, 33),
-        (6, 4, 3, double, 7, 9),
-        (4, 8, 3, relu, 10, 24),
-        (3, 2, 1, relu, 5, 8),
-    ]
 }
 
 #[test]

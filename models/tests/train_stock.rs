@@ -15,6 +15,10 @@ use restyle_models::train::upsample::upsample;
 use restyle_models::train::{Losses, Photo, PhotoSet, Random, TrainConfig, Trainer};
 use restyle_models::vgg::FeatureNetwork;
 
+use layers::Layer;
+
+mod layers;
+
 /// Largest difference of a value or gradient, relative to the largest one: both sum in single precision, in other orders.
 const TOLERANCE: f32 = 1e-5;
 /// Largest relative difference of a loss of equal weights.
@@ -69,29 +73,21 @@ fn check(
     }
 }
 
-/// (input channels, output channels, kernel, spec, height, width): odd and even sides, and of each the rest of a stride.
-fn layers() -> Vec<(usize, usize, usize, ConvSpec, usize, usize)> {
+/// Those and what candle's own convolution is apt to get wrong: of each side the rest of a stride, frozen weights, no gradient.
+fn layers() -> Vec<Layer> {
     let plain = ConvSpec::TRAINED;
-    let relu = ConvSpec { relu: true, ..plain };
     let half = ConvSpec { stride: 2, ..plain };
     let double = ConvSpec { upsample: 2, ..plain };
-    vec![
-        (3, 5, 9, plain, 17, 26),
-        (4, 3, 9, plain, 12, 31),
-        (5, 8, 3, half, 16, 20),
-        (5, 6, 3, half, 15, 13),
+    let more = [
         (5, 6, 3, half, 16, 13),
         (2, 3, 3, half, 7, 10),
         (3, 4, 3, ConvSpec { relu: true, ..half }, 9, 9),
-        (6, 6, 3, plain, 9, 33),
-        (6, 4, 3, double, 7, 9),
         (3, 2, 3, ConvSpec { stride: 2, ..double }, 5, 8),
-        (4, 8, 3, relu, 10, 24),
-        (3, 2, 1, relu, 5, 8),
         (3, 4, 1, half, 5, 8),
         (3, 4, 3, ConvSpec::FROZEN_RELU, 11, 6),
         (3, 4, 9, ConvSpec { input_gradient: false, ..plain }, 13, 12),
-    ]
+    ];
+    layers::layers().into_iter().chain(more).collect()
 }
 
 #[test]
